@@ -1,0 +1,52 @@
+"""Which ranks a role owns, in which layout, and the settings its engine runs with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from plans.dataflow import Role
+from plans.layout import ParallelLayout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourcePool:
+    """A run of consecutive ranks that colocated roles share."""
+
+    name: str
+    first_rank: int
+    rank_count: int
+
+    @property
+    def ranks(self) -> range:
+        return range(self.first_rank, self.first_rank + self.rank_count)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """How a Megatron engine runs: sequences a micro-batch, and what it trades time for memory with."""
+
+    micro_batch: int
+    recompute: str = "none"
+    sequence_parallel: bool = False
+    distributed_optimizer: bool = True
+    optimizer_offload: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutSettings:
+    """How a vLLM engine runs: sequences at a time, and its KV cache in bytes a rank."""
+
+    concurrency: int
+    kv_cache_bytes: int
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """One role: its pool, its layout over the ranks of the pool, and its engine's settings."""
+
+    role: Role
+    pool: str
+    layout: ParallelLayout
+    train: TrainSettings | None = None
+    rollout: RolloutSettings | None = None

@@ -1,0 +1,56 @@
+"""What a run writes down: the exit codes of a rank, the records of its steps, the verdict of a dead rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of `rlplan` and of a rank; 64 and above are a rank's own verdict."""
+
+    OK = 0
+    FINDING = 1
+    USAGE = 2
+    DATA = 65
+    MISSING_INPUT = 66
+    INTERNAL = 70
+    CANNOT_WRITE = 73
+    CHECKPOINT = 74
+    REWARD = 76
+    WRONG_WORLD = 78
+    PEER_LOST = 79
+
+
+REMEDIES = {
+    ExitCode.DATA: "the data files do not hold what the job needs",
+    ExitCode.MISSING_INPUT: "a file or folder of the job is missing",
+    ExitCode.INTERNAL: "an error inside rlplan or an engine; the rank's log has the traceback",
+    ExitCode.CANNOT_WRITE: "the run folder cannot be written (disk full, or no permission)",
+    ExitCode.CHECKPOINT: "no checkpoint of the run can be read",
+    ExitCode.REWARD: "the reward function failed",
+    ExitCode.WRONG_WORLD: "the ranks that started are not the ranks of the plan",
+    ExitCode.PEER_LOST: "a rank did not arrive at a phase in time",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Why a rank ended: written by the rank as its last act, read by whoever asks what happened."""
+
+    rank: int
+    host: str
+    phase: str
+    step: int
+    code: int
+    reason: str
+    remedy: str = ""
+    unix_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """The measured numbers of one step, under the names of docs/glossary.md ('timing_s/gen', ...)."""
+
+    step: int
+    metrics: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,130 @@
+"""Files the user wrote, read so that a mistake can be shown where it stands.
+
+`job.yaml:5: cluster.gpus_per_nodes: unknown key; did you mean 'gpus_per_node'?`
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Location = tuple[str | int, ...]
+MAX_FILE_BYTES = 1 << 20
+MAX_DEPTH = 16
+LIMITS_TEXT = "a job file is at most 1 MiB and 16 levels deep"
+
+
+class UserError(ValueError):
+    """Something the user can mend; the message says where, what and how."""
+
+
+class SpecError(UserError):
+    """The job file is wrong; the message gives file, line and remedy."""
+
+
+class PlanError(UserError):
+    """The job file is well-formed, but no plan can satisfy it."""
+
+
+class Document:
+    """A YAML mapping with the line of each of its keys."""
+
+    def __init__(self, path: Path, data: dict[str, Any], lines: dict[Location, int]) -> None:
+        self.path = path
+        self.data = data
+        self.lines = lines
+
+    def line(self, at: Location) -> int:
+        """The line of a key, or of its nearest parent that stands in the file."""
+        while at and at not in self.lines:
+            at = at[:-1]
+        return self.lines.get(at, 1)
+
+    def complain(self, at: Location, message: str) -> str:
+        """One line of an error message that points at a key."""
+        return f"{self.path}:{self.line(at)}: {'.'.join(map(str, at)) or 'file'}: {message}"
+
+
+def read_yaml(path: Path) -> Document:
+    """The mapping in a YAML file.
+
+    Raises SpecError with file and line for what YAML cannot read, a key given twice,
+    aliases (a small file could expand to gigabytes), and files past the limits.
+    """
+    text = read_text(path)
+    try:
+        _refuse_bombs(path, text)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines = dict(_lines(path, root, ()))
+        if not isinstance(root, yaml.MappingNode):
+            raise SpecError(f"{path}:1: expected a mapping such as 'model: ...'")
+        data = yaml.SafeLoader("").construct_document(root)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "not readable as YAML"
+        raise SpecError(f"{path}:{mark.line + 1 if mark else 1}: {problem}") from None
+    return Document(path, data, lines)
+
+
+def read_text(path: Path) -> str:
+    """The text of a small UTF-8 file; SpecError when there is none."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise SpecError(f"{path}: {path.stat().st_size} bytes; {LIMITS_TEXT}")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"{path}: {error.strerror.lower()}") from None
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: not UTF-8 at byte {error.start}") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a small JSON file; SpecError with the line when it is not one."""
+    try:
+        value = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise SpecError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    if not isinstance(value, dict):
+        raise SpecError(f"{path}:1: expected a JSON object")
+    return value
+
+
+def suggestion(word: str, known: list[str], otherwise: str = "") -> str:
+    """'; did you mean ...?' for the nearest known word, else `otherwise`."""
+    near = get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else otherwise
+
+
+def _refuse_bombs(path: Path, text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise SpecError(f"{path}:{line}: YAML aliases are not accepted; write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise SpecError(f"{path}:{line}: nested too deeply; {LIMITS_TEXT}")
+
+
+def _lines(path: Path, node: yaml.Node | None, at: Location) -> Iterator[tuple[Location, int]]:
+    seen: set[str | int] = set()
+    for name, mark, child in _children(node):
+        if name in seen:
+            raise SpecError(f"{path}:{mark.start_mark.line + 1}: {name}: key given twice")
+        seen.add(name)
+        yield (*at, name), mark.start_mark.line + 1
+        yield from _lines(path, child, (*at, name))
+
+
+def _children(node: yaml.Node | None) -> list[tuple[str | int, yaml.Node, yaml.Node]]:
+    if isinstance(node, yaml.MappingNode):
+        return [(str(key.value), key, value) for key, value in node.value]
+    if isinstance(node, yaml.SequenceNode):
+        return [(index, item, item) for index, item in enumerate(node.value)]
+    return []

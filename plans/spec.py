@@ -1,0 +1,267 @@
+"""JobSpec: the validated job file. Every default of the project stands here.
+
+What a user leaves out is either a default below or decided by the planner; `None`
+means "the planner decides".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from plans.source import Document, Location, SpecError, read_yaml, suggestion
+
+NAME_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
+RULE_REWARDS = ("exact", "number", "length")
+
+Positive = Annotated[int, Field(gt=0)]
+Natural = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Part(BaseModel):
+    """A frozen piece of the job file; unknown keys are mistakes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_control_characters(cls, value: Any) -> Any:
+        if isinstance(value, str) and any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
+            raise ValueError("control characters are not accepted")
+        return value
+
+
+class ModelChoice(Part):
+    """A folder with `config.json`; weights are read from it, or drawn at random from a seed."""
+
+    path: str
+    weights: Literal["load", "random"] = "load"
+
+
+class KLSpec(Part):
+    """The pull towards the reference policy: its weight, place and estimator (Schulman 2020)."""
+
+    weight: Annotated[float, Field(ge=0)] = 0.0
+    place: Literal["loss", "reward"] = "loss"
+    estimator: Literal["k1", "k2", "k3"] = "k3"
+
+
+class AlgorithmSpec(Part):
+    """The RL algorithm and its constants; names and defaults as in the papers."""
+
+    name: Literal["grpo", "ppo"]
+    clip: Rate = 0.2
+    kl: KLSpec = KLSpec()
+    gamma: Share = 1.0
+    gae_lambda: Share = 0.95
+    value_clip: Annotated[float, Field(gt=0)] = 0.2
+    entropy_weight: Annotated[float, Field(ge=0)] = 0.0
+    normalize_by_std: bool = True
+
+
+class DataSpec(Part):
+    """JSON-lines files of {"prompt": ..., "answer": ...}."""
+
+    train: str
+    eval: str | None = None
+
+
+class BatchSpec(Part):
+    """Prompts a step, samples a prompt, and how many optimizer steps the batch is cut into."""
+
+    prompts: Positive
+    samples: Positive = 1
+    mini_batches: Positive = 1
+    micro_samples: Positive | None = None
+
+    @property
+    def sequences(self) -> int:
+        return self.prompts * self.samples
+
+
+class TokenSpec(Part):
+    """The longest prompt and the longest response, in tokens."""
+
+    prompt: Positive
+    response: Positive
+
+
+class OptimizerSpec(Part):
+    """AdamW (Loshchilov and Hutter 2019) with gradient clipping by global norm."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-6
+    betas: tuple[Rate, Rate] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip_grad: Annotated[float, Field(gt=0)] = 1.0
+    warmup_steps: Natural = 0
+
+
+class SupervisedSpec(Part):
+    """A supervised warm-up on the training answers before the first RL step."""
+
+    steps: Positive
+    batch: Positive = 64
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+
+
+class EvalSpec(Part):
+    """Greedy accuracy on held-out data: before the first step, after the last, and every so often."""
+
+    every: Natural = 0
+
+
+class CheckpointSpec(Part):
+    """Steps between checkpoints (None: the planner decides) and how many are kept."""
+
+    every: Positive | None = None
+    keep: Annotated[int, Field(ge=2)] = 2
+
+
+class TrainRoleSpec(Part):
+    """What the user fixes of a trained or scored role; the planner decides the rest."""
+
+    tp: Positive | None = None
+    pp: Positive | None = None
+    dp: Positive | None = None
+
+
+class RolloutRoleSpec(Part):
+    """What the user fixes of the rollout; the planner decides the rest."""
+
+    tp: Positive | None = None
+    kv_cache_gib: Annotated[float, Field(gt=0)] | None = None
+    concurrency: Positive | None = None
+
+
+class RoleSpecs(Part):
+    actor_train: TrainRoleSpec = TrainRoleSpec()
+    actor_rollout: RolloutRoleSpec = RolloutRoleSpec()
+    critic: TrainRoleSpec = TrainRoleSpec()
+    reference: TrainRoleSpec = TrainRoleSpec()
+
+
+class ClusterSpec(Part):
+    """Hardware by name (see plans/hardware) and how much of it; `ranks` defaults to full nodes."""
+
+    hardware: str = "cpu"
+    nodes: Positive = 1
+    ranks: Positive | None = None
+
+
+class SlurmSpec(Part):
+    """What the batch queue wants to know."""
+
+    account: str | None = None
+    partition: str | None = None
+    qos: str | None = None
+    time: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$")] = "24:00:00"
+
+
+class JobSpec(Part):
+    """One RL post-training run, as the user wrote it."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    model: ModelChoice
+    algorithm: AlgorithmSpec
+    data: DataSpec
+    reward: str
+    batch: BatchSpec
+    tokens: TokenSpec
+    steps: Positive
+    temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
+    supervised: SupervisedSpec | None = None
+    optimizer: OptimizerSpec = OptimizerSpec()
+    critic_optimizer: OptimizerSpec = OptimizerSpec(lr=1e-5)
+    evaluate: EvalSpec = EvalSpec()
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    precision: Literal["fp32", "bf16"] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    roles: RoleSpecs = RoleSpecs()
+    cluster: ClusterSpec = ClusterSpec()
+    slurm: SlurmSpec = SlurmSpec()
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _model_by_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+    @field_validator("algorithm", mode="before")
+    @classmethod
+    def _algorithm_by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("reward")
+    @classmethod
+    def _known_reward(cls, value: str) -> str:
+        if value in RULE_REWARDS or ":" in value:
+            return value
+        hint = suggestion(value, list(RULE_REWARDS))
+        raise ValueError(f"no such rule; known: {', '.join(RULE_REWARDS)}, or path.py:function{hint}")
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> JobSpec:
+        if self.batch.sequences % self.batch.mini_batches:
+            raise ValueError(
+                f"batch: {self.batch.prompts} prompts x {self.batch.samples} samples do not divide "
+                f"into {self.batch.mini_batches} mini_batches"
+            )
+        if self.algorithm.name == "grpo" and self.batch.samples < 2:
+            raise ValueError("batch.samples: grpo compares samples of one prompt; use at least 2")
+        return self
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.algorithm.kl.weight > 0
+
+    @property
+    def needs_critic(self) -> bool:
+        return self.algorithm.name == "ppo"
+
+
+def load(path: str | Path) -> JobSpec:
+    """The job file at `path`, validated.
+
+    Raises SpecError with one line a mistake: file, line, key, reason and remedy.
+    """
+    return parse(read_yaml(Path(path)))
+
+
+def parse(document: Document) -> JobSpec:
+    """A job from a YAML document already read."""
+    try:
+        return JobSpec.model_validate(document.data)
+    except ValidationError as error:
+        lines = [_describe(document, dict(record)) for record in error.errors()]
+        raise SpecError("\n".join(lines)) from None
+
+
+def _describe(document: Document, record: dict[str, Any]) -> str:
+    at: Location = tuple(record["loc"])
+    if record["type"] == "missing":
+        return document.complain(at, "missing")
+    if record["type"] == "extra_forbidden":
+        return document.complain(at, f"unknown key{suggestion(str(at[-1]), _known_keys(at[:-1]))}")
+    message = str(record["msg"]).removeprefix("Value error, ")
+    if not at:
+        return document.complain(at, message)
+    return document.complain(at, f"{message}, got {record['input']!r}")
+
+
+def _known_keys(at: Location) -> list[str]:
+    """The keys that may stand at a place of the job file."""
+    part: Any = JobSpec
+    for name in at:
+        field = part.model_fields.get(name) if isinstance(part, type) else None
+        part = _part_of(field.annotation) if field else None
+    return sorted(part.model_fields) if part else []
+
+
+def _part_of(annotation: Any) -> type[Part] | None:
+    """The Part class inside an annotation such as `SupervisedSpec | None`."""
+    options = getattr(annotation, "__args__", (annotation,))
+    return next((one for one in options if isinstance(one, type) and issubclass(one, Part)), None)

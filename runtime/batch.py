@@ -1,0 +1,81 @@
+"""The values that move between phases: prompts, completions, and the experience of one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One row of the data set, tokenized. `index` is its row; `answer` goes to the reward rule."""
+
+    index: int
+    text: str
+    tokens: tuple[int, ...]
+    answer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One sequence to generate; `seed` alone decides its randomness, so any rank may serve it."""
+
+    tokens: tuple[int, ...]
+    max_tokens: int
+    temperature: float
+    seed: int
+    stop_token: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What the rollout engine answers: sampled tokens (stop token included) and their log-probs."""
+
+    tokens: tuple[int, ...]
+    log_probs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sequences:
+    """Prompts with responses, right-padded to one length.
+
+    tokens: [n, s] int64 on the host; prompt_lengths and lengths (prompt + response): [n] int64.
+    """
+
+    tokens: Tensor
+    prompt_lengths: Tensor
+    lengths: Tensor
+
+    def __len__(self) -> int:
+        return int(self.tokens.shape[0])
+
+    @property
+    def response_mask(self) -> Tensor:
+        """[n, s - 1] bool: True where position i predicts a response token (token i + 1)."""
+        place = torch.arange(1, self.tokens.shape[1])
+        return (place >= self.prompt_lengths[:, None]) & (place < self.lengths[:, None])
+
+    def rows(self, start: int, stop: int) -> Sequences:
+        """The sequences start..stop, as views."""
+        return Sequences(
+            tokens=self.tokens[start:stop],
+            prompt_lengths=self.prompt_lengths[start:stop],
+            lengths=self.lengths[start:stop],
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Experience:
+    """One step's batch; every [n, s - 1] tensor is aligned with `sequences.response_mask`."""
+
+    step: int
+    sequences: Sequences
+    rewards: Tensor
+    rollout_log_probs: Tensor
+    old_log_probs: Tensor | None = None
+    reference_log_probs: Tensor | None = None
+    values: Tensor | None = None
+    advantages: Tensor | None = None
+    returns: Tensor | None = None

@@ -1,0 +1,77 @@
+"""The engines a rank may hold, as protocols: what a phase may ask, and nothing of how it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from runtime.batch import Completion, Request, Sequences
+
+# (output of the model for a micro-batch [m, s - 1], row indices of the micro-batch in the shard)
+# -> (loss to differentiate, named sums to report). Sums are added over micro-batches and ranks.
+LossFunction = Callable[[Tensor, slice], tuple[Tensor, dict[str, Tensor]]]
+
+
+class ScoreEngine(Protocol):
+    """A model that scores sequences without learning: the reference policy."""
+
+    def score(self, shard: Sequences) -> Tensor | None:
+        """Per-token output [n, s - 1] float32 of this rank's data-parallel shard, on the host.
+
+        Log-probs of token i + 1 at position i for a policy, the value at position i for a
+        critic. None on ranks that do not hold the last pipeline stage.
+        """
+        ...
+
+
+class TrainEngine(ScoreEngine, Protocol):
+    """A model that learns: the actor or the critic."""
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        """This rank's shards, by Megatron parameter name; storage is stable for the whole run."""
+        ...
+
+    def update(self, shard: Sequences, loss: LossFunction) -> dict[str, float]:
+        """One optimizer step over this rank's shard; the same metrics on every rank.
+
+        The gradient is that of the plain sum of `loss` over all micro-batches and all
+        data-parallel ranks, clipped by global norm. Returns the reported sums and 'grad_norm'.
+        """
+        ...
+
+    def set_learning_rate(self, lr: float) -> None: ...
+
+    def save(self, folder: Path) -> None:
+        """Write model and optimizer (all ranks take part); nothing is left half-known: the caller commits."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote, bit for bit, also on another layout."""
+        ...
+
+    def full_tensors(self) -> Iterator[tuple[str, Tensor | None]]:
+        """Every Hugging Face tensor whole, one at a time: on rank 0 the tensor, elsewhere None."""
+        ...
+
+
+class RolloutEngine(Protocol):
+    """A model that generates."""
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        """This rank's shards, by vLLM parameter name; writing into them changes what is generated."""
+        ...
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Completions in the order of the requests; every rank of a replica passes the same requests."""
+        ...
+
+    def weights_changed(self) -> None:
+        """Forget whatever was computed from the old weights (the prefix cache)."""
+        ...
+
+    def close(self) -> None: ...
+
+
