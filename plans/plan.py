@@ -1,0 +1,95 @@
+"""Plan: everything a run will do, frozen, with a digest; and its file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from plans.dataflow import Role
+from plans.model import ModelSpec
+from plans.placement import Placement, ResourcePool
+from plans.reshard import ReshardSummary
+from plans.source import PlanError, read_json
+from plans.spec import JobSpec
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhasePlan:
+    """A phase of the step as planned: seconds and the largest memory of any rank while it lasts."""
+
+    name: str
+    role: Role
+    seconds: float
+    deadline_seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The frozen result of planning. Same job file, same bytes, everywhere."""
+
+    format: int
+    job: JobSpec
+    model: ModelSpec
+    hardware: str
+    precision: str
+    ranks_per_node: int
+    pools: tuple[ResourcePool, ...]
+    placements: tuple[Placement, ...]
+    phases: tuple[PhasePlan, ...]
+    reshard: ReshardSummary
+    checkpoint_every: int
+    start_seconds: float
+
+    @property
+    def world_size(self) -> int:
+        return max(pool.ranks.stop for pool in self.pools)
+
+    def placement(self, role: Role) -> Placement:
+        """The placement of a role; KeyError when the plan has no such role."""
+        for placement in self.placements:
+            if placement.role == role:
+                return placement
+        raise KeyError(role)
+
+    def has(self, role: Role) -> bool:
+        return any(placement.role == role for placement in self.placements)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the canonical JSON: the identity every rank agrees on before it starts."""
+        text = json.dumps(self.data(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def data(self) -> dict[str, Any]:
+        value: dict[str, Any] = TypeAdapter(Plan).dump_python(self, mode="json")
+        return value
+
+
+def dumps(plan: Plan) -> str:
+    """The text of plan.json: sorted, indented, with the digest first."""
+    body = json.dumps({"digest": plan.digest, **plan.data()}, indent=1, sort_keys=True)
+    return body + "\n"
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a file; PlanError when it is another format, was edited, or is no plan."""
+    data = read_json(path)
+    digest = data.pop("digest", None)
+    if data.get("format") != FORMAT:
+        raise PlanError(f"{path}: plan format {data.get('format')}, this rlplan reads {FORMAT}")
+    try:
+        plan = TypeAdapter(Plan).validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise PlanError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if plan.digest != digest:
+        raise PlanError(f"{path}: the digest does not match; edit the job file and plan again")
+    return plan
