@@ -1,8 +1,25 @@
-"""How each engine lays the Hugging Face tensors out in its own parameters, on each rank."""
+"""How each engine lays the Hugging Face tensors out in its own parameters, on each rank.
+
+A model is cut into parts (embedding, layers, final norm, head). What an engine holds of a
+part depends only on the tensor-parallel degree and coordinate, and is the same for every
+layer but for the layer's number; which parts a rank holds depends only on its pipeline
+stage. Context- and data-parallel ranks hold the same as each other.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import prod
+
+from plans.layout import ParallelLayout
+from plans.model import ModelSpec
+
+EMBEDDING_TENSOR = "model.embed_tokens.weight"
+NORM_TENSOR = "model.norm.weight"
+HEAD_TENSOR = "lm_head.weight"
+LAYER_NORM_TENSORS = ("input_layernorm", "post_attention_layernorm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -10,7 +27,9 @@ class Box:
     """A slice of one Hugging Face tensor inside one parameter of an engine on one rank.
 
     Along `dim`, the parameter's [offset, offset + length) holds the tensor's
-    [start, start + length); every other dim is whole.
+    [start, start + length); every other dim is whole. The embedding and the head are
+    counted in padded rows (`padded_shape`): rows from `vocab_size` on belong to no file
+    and are zero in every engine.
     """
 
     parameter: str
@@ -19,3 +38,255 @@ class Box:
     offset: int
     start: int
     length: int
+
+
+class Part(StrEnum):
+    """A piece of the model that one pipeline stage holds as a whole."""
+
+    EMBEDDING = "embedding"
+    LAYER = "layer"
+    NORM = "norm"
+    HEAD = "head"
+    SECOND_EMBEDDING = "second_embedding"  # of a tied model, on the last of several stages
+
+
+# Slices (tensor, start, length) that stand one after another in a parameter.
+Slices = list[tuple[str, int, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """One engine's words for the parameters of each part, and how it orders q, k and v.
+
+    Names of a layer's modules follow `layer_prefix` and the layer's number, which
+    counts from the start of the stage when `local_layers`, else of the model.
+    """
+
+    embedding: str
+    second_embedding: str
+    norm: str
+    head: str
+    layer_prefix: str
+    local_layers: bool
+    layer_norms: tuple[str, str]
+    qkv: str
+    qk_norm: str
+    projection: str
+    gate_up: str
+    down: str
+    qkv_slices: Callable[[ModelSpec, int, int], Slices]
+
+    def boxes(self, model: ModelSpec, layout: ParallelLayout, rank: int) -> tuple[Box, ...]:
+        """Everything `rank` of `layout` holds, in the order of the model."""
+        assert layout.vpp == 1, "virtual pipeline stages have no boxes"
+        place = layout.coordinates(rank)
+        parts = stage_parts(model, layout.pp, place["pp"])
+        held = {
+            part: self.part_boxes(model, layout.tp, place["tp"], part)
+            for part in dict.fromkeys(part for part, _ in parts)
+        }
+        first = layer_range(model, layout.pp, place["pp"]).start
+        return tuple(
+            box if layer is None else self.in_layer(box, layer, first)
+            for part, layer in parts
+            for box in held[part]
+        )
+
+    def part_boxes(self, model: ModelSpec, tp: int, coordinate: int, part: Part) -> tuple[Box, ...]:
+        """The boxes of one part; those of a layer under names without their prefixes."""
+        if part == Part.LAYER:
+            return tuple(self._layer(model, tp, coordinate))
+        if part == Part.NORM:
+            return _stack(self.norm, [(NORM_TENSOR, 0, model.hidden_size)])
+        parameter, tensor = {
+            Part.EMBEDDING: (self.embedding, EMBEDDING_TENSOR),
+            Part.SECOND_EMBEDDING: (self.second_embedding, EMBEDDING_TENSOR),
+            Part.HEAD: (self.head, HEAD_TENSOR),
+        }[part]
+        return _stack(parameter, [(tensor, *_share(model.padded_vocab_size, tp, coordinate))])
+
+    def in_layer(self, box: Box, layer: int, first_layer: int) -> Box:
+        """A box of Part.LAYER under its full names, on a stage that starts at `first_layer`."""
+        parameter = self.parameter_in_layer(box.parameter, layer, first_layer)
+        return replace(box, parameter=parameter, tensor=tensor_prefix(layer) + box.tensor)
+
+    def parameter_in_layer(self, parameter: str, layer: int, first_layer: int) -> str:
+        """The full name of a layer's parameter on a stage that starts at `first_layer`."""
+        number = layer - first_layer if self.local_layers else layer
+        return f"{self.layer_prefix}{number}.{parameter}"
+
+    def _layer(self, model: ModelSpec, tp: int, coordinate: int) -> Iterator[Box]:
+        for name, tensor in zip(self.layer_norms, LAYER_NORM_TENSORS, strict=True):
+            yield from _stack(f"{name}.weight", [(f"{tensor}.weight", 0, model.hidden_size)])
+        for kind in ("weight", "bias") if model.qkv_bias else ("weight",):
+            slices = self.qkv_slices(model, tp, coordinate)
+            named = [(f"self_attn.{x}_proj.{kind}", start, n) for x, start, n in slices]
+            yield from _stack(f"{self.qkv}.{kind}", named)
+        for letter in "qk" if model.qk_norm else "":
+            whole = (f"self_attn.{letter}_norm.weight", 0, model.head_size)
+            yield from _stack(f"{self.qk_norm.format(letter)}.weight", [whole])
+        heads = _share(model.head_count * model.head_size, tp, coordinate)
+        inner = _share(model.intermediate_size, tp, coordinate)
+        yield from _stack(f"{self.projection}.weight", [("self_attn.o_proj.weight", *heads)], dim=1)
+        gate_up = [(f"mlp.{half}_proj.weight", *inner) for half in ("gate", "up")]
+        yield from _stack(f"{self.gate_up}.weight", gate_up)
+        yield from _stack(f"{self.down}.weight", [("mlp.down_proj.weight", *inner)], dim=1)
+
+
+def megatron_boxes(model: ModelSpec, layout: ParallelLayout, rank: int) -> tuple[Box, ...]:
+    """What Megatron-core holds on `rank`, under the names of GPTModel with the local layer spec.
+
+    Layers are numbered within the stage; q, k, v interleave per KV group ([R queries, k, v],
+    a tensor-parallel rank holding an equal share of those rows, also when there are fewer
+    groups than ranks); fc1 is [gate; up]. With several pipeline stages a tied model has a
+    second copy of the embedding, `output_layer.weight`, on the last stage.
+    """
+    return MEGATRON.boxes(model, layout, rank)
+
+
+def vllm_boxes(model: ModelSpec, layout: ParallelLayout, rank: int) -> tuple[Box, ...]:
+    """What vLLM holds on `rank`: qkv_proj is [q | k | v], gate_up_proj [gate; up].
+
+    With fewer KV heads than tensor-parallel ranks, neighbours hold the same KV head.
+    """
+    return VLLM.boxes(model, layout, rank)
+
+
+def stage_parts(model: ModelSpec, pp: int, stage: int) -> list[tuple[Part, int | None]]:
+    """The parts of one pipeline stage in the order of the model; layers with their number."""
+    parts: list[tuple[Part, int | None]] = [(Part.EMBEDDING, None)] if stage == 0 else []
+    parts += [(Part.LAYER, layer) for layer in layer_range(model, pp, stage)]
+    if stage == pp - 1:
+        parts.append((Part.NORM, None))
+        if not model.tied_embeddings:
+            parts.append((Part.HEAD, None))
+        elif pp > 1:
+            parts.append((Part.SECOND_EMBEDDING, None))
+    return parts
+
+
+def layer_range(model: ModelSpec, pp: int, stage: int) -> range:
+    """The layers of one pipeline stage; the one place that knows how layers are dealt out."""
+    count, rest = divmod(model.layer_count, pp)
+    assert rest == 0, f"{model.layer_count} layers do not divide into {pp} stages"
+    return range(stage * count, (stage + 1) * count)
+
+
+def tensor_prefix(layer: int) -> str:
+    """What the Hugging Face name of a layer's tensor starts with."""
+    return f"model.layers.{layer}."
+
+
+def padded_shapes(model: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor as engines count it: embedding and head in padded rows."""
+    outer = (EMBEDDING_TENSOR, HEAD_TENSOR)
+    return {
+        one.name: (model.padded_vocab_size, *one.shape[1:]) if one.name in outer else one.shape
+        for one in model.tensors
+    }
+
+
+def part_shapes(model: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """`padded_shapes` of the names that parts use: those of a layer without their prefix."""
+    shapes = padded_shapes(replace(model, layer_count=1))
+    return {name.removeprefix(tensor_prefix(0)): shape for name, shape in shapes.items()}
+
+
+def parameter_shapes(model: ModelSpec, boxes: Iterable[Box]) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter that these boxes (all of one rank) make up."""
+    tensors = padded_shapes(model)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for box in boxes:
+        whole = tensors[box.tensor]
+        held = shapes[box.parameter][box.dim] if box.parameter in shapes else 0
+        extent = max(held, box.offset + box.length)
+        shapes[box.parameter] = (*whole[: box.dim], extent, *whole[box.dim + 1 :])
+    return shapes
+
+
+def row_elements(shape: tuple[int, ...], dim: int) -> int:
+    """Elements of a tensor per unit of length along `dim`."""
+    return prod(shape) // shape[dim]
+
+
+def _interleaved_qkv(model: ModelSpec, tp: int, coordinate: int) -> Slices:
+    """An equal share of the rows [R q heads, k, v] x KV groups; letters stand for tensors."""
+    q, kv = model.queries_per_kv_head * model.head_size, model.head_size
+    first, length = _share(model.kv_head_count * (q + 2 * kv), tp, coordinate)
+    slices: Slices = []
+    at = 0
+    for group in range(model.kv_head_count):
+        for letter, width in (("q", q), ("k", kv), ("v", kv)):
+            low, high = max(at, first), min(at + width, first + length)
+            if low < high:
+                slices.append((letter, group * width + low - at, high - low))
+            at += width
+    return slices
+
+
+def _separate_qkv(model: ModelSpec, tp: int, coordinate: int) -> Slices:
+    """All q rows, then k, then v; letters stand for tensors."""
+    q = _share(model.head_count * model.head_size, tp, coordinate)
+    shards = min(tp, model.kv_head_count)
+    assert tp % shards == 0, f"{model.kv_head_count} KV heads on {tp} tensor-parallel ranks"
+    kv = _share(model.kv_head_count * model.head_size, shards, coordinate // (tp // shards))
+    return [("q", *q), ("k", *kv), ("v", *kv)]
+
+
+def _share(extent: int, degree: int, coordinate: int) -> tuple[int, int]:
+    """Start and length of one of `degree` equal pieces."""
+    length, rest = divmod(extent, degree)
+    assert rest == 0, f"{extent} does not divide by tensor-parallel degree {degree}"
+    return coordinate * length, length
+
+
+def _stack(parameter: str, slices: Slices, dim: int = 0) -> tuple[Box, ...]:
+    """The slices one after another along `dim` of a parameter."""
+    boxes = []
+    offset = 0
+    for tensor, start, length in slices:
+        boxes.append(
+            Box(
+                parameter=parameter,
+                tensor=tensor,
+                dim=dim,
+                offset=offset,
+                start=start,
+                length=length,
+            )
+        )
+        offset += length
+    return tuple(boxes)
+
+
+MEGATRON = Engine(
+    embedding="embedding.word_embeddings.weight",
+    second_embedding="output_layer.weight",
+    norm="decoder.final_layernorm.weight",
+    head="output_layer.weight",
+    layer_prefix="decoder.layers.",
+    local_layers=True,
+    layer_norms=("input_layernorm", "pre_mlp_layernorm"),
+    qkv="self_attention.linear_qkv",
+    qk_norm="self_attention.{}_layernorm",
+    projection="self_attention.linear_proj",
+    gate_up="mlp.linear_fc1",
+    down="mlp.linear_fc2",
+    qkv_slices=_interleaved_qkv,
+)
+
+VLLM = Engine(
+    embedding="model.embed_tokens.weight",
+    second_embedding="model.embed_tokens.weight",
+    norm="model.norm.weight",
+    head="lm_head.weight",
+    layer_prefix="model.layers.",
+    local_layers=False,
+    layer_norms=LAYER_NORM_TENSORS,
+    qkv="self_attn.qkv_proj",
+    qk_norm="self_attn.{}_norm",
+    projection="self_attn.o_proj",
+    gate_up="mlp.gate_up_proj",
+    down="mlp.down_proj",
+    qkv_slices=_separate_qkv,
+)
