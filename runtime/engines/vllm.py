@@ -1,0 +1,98 @@
+"""VLLMEngine: the rollout on vLLM, inside this process, on weights that others write in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from plans.layout import ParallelLayout
+from plans.model import ModelSpec
+from plans.placement import RolloutSettings
+from runtime.batch import Completion, Request
+from runtime.engines import vllm_plugin
+
+
+class VLLMEngine:
+    """One rank of the rollout: `layout.dp` replicas of `layout.tp` ranks each.
+
+    Built by all ranks of the default torch.distributed group together (rank order and world
+    size are those of `layout`), after the training engine. `folder` needs only `config.json`.
+    `aliases` maps vLLM parameter names to tensors whose storage the parameter takes over;
+    every other parameter starts at zero. `job` names the shared memory of the ranks of a
+    node: the same on all of them, different for every job.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        model: ModelSpec,
+        layout: ParallelLayout,
+        settings: RolloutSettings,
+        precision: str,
+        aliases: Mapping[str, Tensor],
+        job: str,
+        rank: int,
+        local_rank: int,
+        shared_memory: bool = True,
+    ) -> None:
+        assert layout.pp == layout.cp == 1, "the rollout is parallel over tp and dp only"
+        assert torch.distributed.get_world_size() == layout.world_size
+        assert layout.tp % model.kv_head_count == 0 or model.kv_head_count % layout.tp == 0
+        self._settings = settings
+        self._core = vllm_plugin.start_core(
+            folder=folder,
+            layout=layout,
+            settings=settings,
+            precision=precision,
+            aliases=aliases,
+            rank=rank,
+            local_rank=local_rank,
+            shared_memory_name=job if shared_memory else f"{job}.{rank}",
+        )
+        self._parameters = vllm_plugin.parameters_of(self._core)
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        return self._parameters
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Completions in the order of the requests, the same for any batch, order and layout.
+
+        Log-probs are those of the distribution sampled from, temperature included; at
+        temperature 0 (greedy) those at temperature 1.
+        """
+        tokens: list[list[int]] = [[] for _ in requests]
+        log_probs: list[list[float]] = [[] for _ in requests]
+        # vLLM draws from the default generator too, which training must not notice.
+        with torch.random.fork_rng(devices=[]):
+            for index, request in enumerate(requests):
+                self._check(request)
+                vllm_plugin.enqueue(self._core, index, request)
+            waiting = len(requests)
+            while waiting:
+                for output in vllm_plugin.step(self._core):
+                    tokens[output.index] += output.tokens
+                    log_probs[output.index] += output.log_probs
+                    waiting -= output.finished
+        return [
+            Completion(tokens=tuple(one), log_probs=tuple(its))
+            for one, its in zip(tokens, log_probs, strict=True)
+        ]
+
+    def weights_changed(self) -> None:
+        done = self._core.reset_prefix_cache()
+        assert done, "the prefix cache is in use: weights changed during generate"
+
+    def close(self) -> None:
+        """Stop the engine; before Megatron's groups and the default group are destroyed."""
+        vllm_plugin.stop_core(self._core)
+
+    def _check(self, request: Request) -> None:
+        length = len(request.tokens) + request.max_tokens
+        assert request.tokens, "a prompt has at least one token"
+        assert length <= self._settings.max_tokens, (
+            f"{length} tokens asked, the engine was planned for {self._settings.max_tokens}"
+        )

@@ -1,0 +1,271 @@
+"""Everything that depends on vLLM's version or platform: how its engine core starts, steps, stops.
+
+vLLM runs in this process, on the torch.distributed default group that is already there. It is
+extended at three places, all undone or private to one engine: a model loader registered under
+our own load format, an executor class that knows its rank by value instead of from the
+environment, and the process groups' rank order. Written for vLLM 0.32 (CPU) and 0.24 (CUDA).
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plans.layout import ParallelLayout
+from plans.placement import RolloutSettings
+from runtime.batch import Request
+
+LOAD_FORMAT = "rlplan"
+DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+# A prefill of this many tokens saturates a device; larger ones only cost activation memory.
+BATCHED_TOKENS = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What one step gave one request: its index in the call, new tokens, their log-probs."""
+
+    index: int
+    tokens: list[int]
+    log_probs: list[float]
+    finished: bool
+
+
+def start_core(
+    *,
+    folder: Path,
+    layout: ParallelLayout,
+    settings: RolloutSettings,
+    precision: str,
+    aliases: Mapping[str, Tensor],
+    rank: int,
+    local_rank: int,
+    shared_memory_name: str,
+) -> Any:
+    """vLLM's EngineCore for this rank's replica, its weights aliased or zero.
+
+    Collective over all ranks of `layout`. `rank` is the rank in torch.distributed's default
+    group. Ranks of a replica that pass different `shared_memory_name`s talk through gloo.
+    """
+    with _quiet(), _rank_order(layout):
+        from vllm.model_executor.model_loader import register_model_loader
+        from vllm.v1.engine.core import EngineCore
+
+        register_model_loader(LOAD_FORMAT)(_loader_class(aliases))
+        executor = _executor_class(rank, local_rank, shared_memory_name)
+        core = EngineCore(_config(folder, layout, settings, precision), executor, log_stats=False)
+    _forget_shared_memory_name()
+    return core
+
+
+def parameters_of(core: Any) -> dict[str, Tensor]:
+    """The model's parameters as plain tensors, by vLLM's names."""
+    model = core.model_executor.driver_worker.worker.model_runner.get_model()
+    return {name: parameter.data for name, parameter in model.named_parameters()}
+
+
+def enqueue(core: Any, index: int, request: Request) -> None:
+    """Hand one request to the scheduler; its outputs carry `index`."""
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.request import Request as CoreRequest
+
+    sampling = SamplingParams(
+        temperature=request.temperature,
+        seed=request.seed,
+        max_tokens=request.max_tokens,
+        stop_token_ids=[request.stop_token],
+        logprobs=0,
+        detokenize=False,
+    )
+    core.add_request(
+        CoreRequest(
+            request_id=str(index),
+            prompt_token_ids=list(request.tokens),
+            sampling_params=sampling,
+            pooling_params=None,
+            block_hasher=core.request_block_hasher,
+        )
+    )
+
+
+def step(core: Any) -> Iterator[Output]:
+    """Run one forward pass; what it gave each request that sampled."""
+    outputs, executed = core.step_fn()
+    core.post_step(executed)
+    for output in outputs[0].outputs if outputs else ():
+        reason = str(output.finish_reason) if output.finished else ""
+        if reason not in ("", "stop", "length"):
+            raise RuntimeError(f"vLLM ended a request with {reason!r}")
+        yield Output(
+            index=int(output.request_id),
+            tokens=output.new_token_ids,
+            log_probs=output.new_logprobs.logprobs[:, 0].tolist(),
+            finished=output.finished,
+        )
+
+
+def stop_core(core: Any) -> None:
+    """Free the engine, its process groups and shared memory; the default group stays.
+
+    The parts of EngineCore.shutdown, which also destroys torch.distributed's default group:
+    that one is not vLLM's.
+    """
+    from vllm import envs
+    from vllm.distributed.parallel_state import destroy_model_parallel
+
+    core.structured_output_manager.clear_backend()
+    core.model_executor.shutdown()
+    core.scheduler.shutdown()
+    envs.disable_envs_cache()
+    destroy_model_parallel()
+    gc.unfreeze()
+    gc.collect()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """While it lasts, no warnings about parts this machine lacks (Triton, libtcmalloc)."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _config(folder: Path, layout: ParallelLayout, settings: RolloutSettings, precision: str) -> Any:
+    from vllm.engine.arg_utils import EngineArgs
+
+    return EngineArgs(
+        model=str(folder),
+        skip_tokenizer_init=True,
+        generation_config="vllm",
+        load_format=LOAD_FORMAT,
+        dtype=DTYPES[precision],
+        tensor_parallel_size=layout.tp,
+        distributed_executor_backend="external_launcher",
+        max_model_len=settings.max_tokens,
+        max_num_seqs=settings.concurrency,
+        max_num_batched_tokens=max(BATCHED_TOKENS, settings.max_tokens, settings.concurrency),
+        kv_cache_memory_bytes=settings.kv_cache_bytes,
+        enforce_eager=not torch.cuda.is_available(),
+        logprobs_mode="processed_logprobs",
+        disable_log_stats=True,
+        seed=0,
+    ).create_engine_config()
+
+
+def _forget_shared_memory_name() -> None:
+    """Unlink this rank's shared memory, which its peers have mapped: a killed job leaves no file."""
+    from vllm.distributed.parallel_state import get_tp_group
+
+    group = get_tp_group()
+    channel = getattr(group.device_communicator, "dist_module", None)
+    if name := getattr(channel, "group_name", None):
+        Path("/dev/shm", f"{name}_{group.rank_in_group}").unlink()
+
+
+def _loader_class(aliases: Mapping[str, Tensor]) -> type:
+    """A model loader that reads no file: parameters become `aliases` where named, else zero."""
+    from vllm.model_executor.layers.linear import UnquantizedLinearMethod
+    from vllm.model_executor.model_loader import BaseModelLoader
+
+    class InPlaceLoader(BaseModelLoader):  # type: ignore[misc]
+        def download_model(self, model_config: Any) -> None:
+            pass
+
+        def load_weights(self, model: torch.nn.Module, model_config: Any) -> None:  # noqa: ARG002
+            for layer in model.modules():
+                # Packing (CPU only) would replace the weight by a copy nobody can write into.
+                if isinstance(getattr(layer, "quant_method", None), UnquantizedLinearMethod):
+                    layer._cpu_skip_gemm_dispatch = True  # type: ignore[assignment]
+            point_at(dict(model.named_parameters()), aliases)
+
+        def load_model(self, *given: Any, **named: Any) -> torch.nn.Module:
+            model: torch.nn.Module = super().load_model(*given, **named)
+            for layer in model.modules():
+                # The head keeps its weight on the CPU but computes from a packed copy.
+                if hasattr(layer, "cpu_linear"):
+                    layer.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]
+            return model
+
+    return InPlaceLoader
+
+
+def point_at(parameters: Mapping[str, Tensor], aliases: Mapping[str, Tensor]) -> None:
+    """Make named parameters share the storage of `aliases`, and the rest zero.
+
+    ValueError naming every alias that has no parameter or another shape, dtype or device.
+    """
+    wrong = [
+        f"{name}: {_shape(parameters.get(name))} in vLLM, {_shape(source)} in training"
+        for name, source in aliases.items()
+        if _shape(parameters.get(name)) != _shape(source)
+    ]
+    if wrong:
+        raise ValueError("parameters that cannot share storage:\n" + "\n".join(wrong))
+    for name, parameter in parameters.items():
+        if name in aliases:
+            parameter.data = aliases[name].detach()
+        else:
+            parameter.data.zero_()
+
+
+def _shape(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "missing"
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')} {tensor.device}"
+
+
+def _executor_class(rank: int, local_rank: int, shared_memory_name: str) -> type:
+    """An in-process executor of an externally started rank.
+
+    vLLM's own reads RANK and LOCAL_RANK from the environment and names its shared memory
+    after the constant 'env://', so that two jobs of a node collide. torch.distributed is
+    initialised already: the address below is never dialled, it only names the memory.
+    """
+    from vllm.v1.executor.uniproc_executor import ExecutorWithExternalLauncher
+
+    class PlannedExecutor(ExecutorWithExternalLauncher):  # type: ignore[misc]
+        def _distributed_args(self) -> tuple[str, int, int]:
+            return f"tcp://rlplan:{shared_memory_name}", rank, local_rank
+
+    return PlannedExecutor
+
+
+@contextmanager
+def _rank_order(layout: ParallelLayout) -> Iterator[None]:
+    """While it lasts, vLLM's process groups follow the order of `layout`.
+
+    vLLM numbers its groups consecutively (replica x pp x tp, tp fastest) and has no setting
+    for another order.
+    """
+    from vllm.distributed import parallel_state
+
+    tp, pp = layout.tp, layout.pp
+    order = [
+        layout.rank_at(tp=place % tp, pp=place // tp % pp, dp=place // (tp * pp))
+        for place in range(layout.world_size)
+    ]
+    original = parallel_state.init_model_parallel_group
+
+    def reordered(group_ranks: list[list[int]], *given: Any, **named: Any) -> Any:
+        return original(
+            [[order[place] for place in group] for group in group_ranks], *given, **named
+        )
+
+    parallel_state.init_model_parallel_group = reordered
+    try:
+        yield
+    finally:
+        parallel_state.init_model_parallel_group = original
