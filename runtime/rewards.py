@@ -1,0 +1,118 @@
+"""Rewards by rule: a number for a response, by a rule of ours or a function in the user's file."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from runtime.batch import Completion, Prompt
+from runtime.mistakes import MissingInput, RewardMistake
+from runtime.tokenizer import Tokenizer
+
+# (prompt, response, answer) -> reward
+RewardFunction = Callable[[str, str, str], float]
+NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reward:
+    """A reward function, its name in the job file, and the tokenizer that reads responses."""
+
+    name: str
+    function: RewardFunction
+    tokenizer: Tokenizer
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:
+        """The reward of each completion of its prompt.
+
+        Raises RewardMistake naming rule, row and exception when the function fails, or when
+        it returns anything but a finite number.
+        """
+        return [
+            self._one(prompt, self.tokenizer.text_of(completion.tokens))
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+
+    def _one(self, prompt: Prompt, response: str) -> float:
+        place = f"reward {self.name}: row {prompt.index}, response {response[:40]!r}"
+        try:
+            value: Any = self.function(prompt.text, response, prompt.answer)
+        # The user's code may raise anything; all of it is theirs to mend.
+        except Exception as error:
+            raise RewardMistake(f"{place}: {type(error).__name__}: {error}") from error
+        if not isinstance(value, Real) or not math.isfinite(value):
+            raise RewardMistake(f"{place}: returned {value!r}; return a finite number")
+        return float(value)
+
+
+def load_reward(name: str, base: Path, tokenizer: Tokenizer) -> Reward:
+    """The reward a job file names: 'exact', 'number', 'length', or 'path.py:function' under `base`.
+
+    Raises MissingInput when there is no such file, RewardMistake when it cannot be loaded or
+    has no such function. The file's code is run.
+    """
+    if name in RULES:
+        return Reward(name=name, function=RULES[name], tokenizer=tokenizer)
+    file, _, function_name = name.rpartition(":")
+    path = base / file
+    if not path.is_file():
+        raise MissingInput(f"reward {name}: {path}: no such file")
+    function = getattr(_module(name, path), function_name, None)
+    if not callable(function):
+        raise RewardMistake(
+            f"reward {name}: {path} has no function {function_name!r}; "
+            f"define {function_name}(prompt, response, answer) -> float"
+        )
+    return Reward(name=name, function=function, tokenizer=tokenizer)
+
+
+def exact(prompt: str, response: str, answer: str) -> float:  # noqa: ARG001
+    """1 when the response is the answer, white space around them aside."""
+    return float(response.strip() == answer.strip())
+
+
+def number(prompt: str, response: str, answer: str) -> float:  # noqa: ARG001
+    """1 when the last number of the response equals the last number of the answer."""
+    given, wanted = _last_number(response), _last_number(answer)
+    if wanted is None:
+        raise ValueError(f"the answer {answer!r} holds no number")
+    return float(given is not None and given == wanted)
+
+
+def length(prompt: str, response: str, answer: str) -> float:  # noqa: ARG001
+    """1 when the response has as many characters as the answer says, less with the distance.
+
+    1 - |length - target| / max(length, target).
+    """
+    target = _last_number(answer)
+    if target is None or target < 1:
+        raise ValueError(f"the answer {answer!r} holds no positive number of characters")
+    return float(1 - abs(len(response) - target) / max(len(response), target))
+
+
+RULES: dict[str, RewardFunction] = {"exact": exact, "number": number, "length": length}
+
+
+def _last_number(text: str) -> float | None:
+    found = NUMBER.findall(text)
+    return float(found[-1].replace(",", "")) if found else None
+
+
+def _module(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"rlplan_reward_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise RewardMistake(f"reward {name}: {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    # The user's code may raise anything while it is loaded, SyntaxError included.
+    except Exception as error:
+        raise RewardMistake(f"reward {name}: {path}: {type(error).__name__}: {error}") from error
+    return module
