@@ -80,6 +80,12 @@ class ModelSpec:
             total += size
         return total
 
+    @property
+    def layer_tensors(self) -> tuple[Tensor, ...]:
+        """The tensors of one layer, by their name within it; all layers are alike."""
+        rows = self._layer()
+        return tuple(Tensor(name=name, shape=shape, shard_dim=dim) for name, shape, dim in rows)
+
     def _outer(self, name: str) -> tuple[Tensor, ...]:
         return (Tensor(name=name, shape=(self.vocab_size, self.hidden_size), shard_dim=0),)
 

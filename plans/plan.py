@@ -22,7 +22,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhasePlan:
-    """A phase of the step as planned: seconds and the largest memory of any rank while it lasts."""
+    """A phase as planned: seconds and the largest memory of any rank while it lasts."""
 
     name: str
     role: Role
@@ -33,7 +33,11 @@ class PhasePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The frozen result of planning. Same job file, same bytes, everywhere."""
+    """The frozen result of planning. Same job file, same bytes, everywhere.
+
+    `phases` are those of one RL step, in order; `outside` are the pieces of a run that
+    belong to no step: start, supervised, evaluate, checkpoint.
+    """
 
     format: int
     job: JobSpec
@@ -44,9 +48,9 @@ class Plan:
     pools: tuple[ResourcePool, ...]
     placements: tuple[Placement, ...]
     phases: tuple[PhasePlan, ...]
+    outside: tuple[PhasePlan, ...]
     reshard: ReshardSummary
     checkpoint_every: int
-    start_seconds: float
 
     @property
     def world_size(self) -> int:
@@ -58,6 +62,21 @@ class Plan:
             if placement.role == role:
                 return placement
         raise KeyError(role)
+
+    def phase(self, name: str) -> PhasePlan:
+        """The phase of that name, inside or outside of the step; KeyError when there is none."""
+        for phase in (*self.phases, *self.outside):
+            if phase.name == name:
+                return phase
+        raise KeyError(name)
+
+    @property
+    def start_seconds(self) -> float:
+        return self.phase("start").seconds
+
+    @property
+    def step_seconds(self) -> float:
+        return sum(phase.seconds for phase in self.phases)
 
     def has(self, role: Role) -> bool:
         return any(placement.role == role for placement in self.placements)

@@ -20,7 +20,15 @@ LIMITS_TEXT = "a job file is at most 1 MiB and 16 levels deep"
 
 
 class UserError(ValueError):
-    """Something the user can mend; the message says where, what and how."""
+    """Something the user can mend; the message says where, what and how.
+
+    `at` is the key of the job file that is to blame, when there is one: whoever read the
+    file puts its name and line in front.
+    """
+
+    def __init__(self, message: str, at: Location = ()) -> None:
+        super().__init__(f"{'.'.join(map(str, at))}: {message}" if at else message)
+        self.at = at
 
 
 class SpecError(UserError):
@@ -48,6 +56,10 @@ class Document:
     def complain(self, at: Location, message: str) -> str:
         """One line of an error message that points at a key."""
         return f"{self.path}:{self.line(at)}: {'.'.join(map(str, at)) or 'file'}: {message}"
+
+    def locate(self, error: UserError) -> UserError:
+        """The same error with this file and the line of its key in front."""
+        return type(error)(f"{self.path}:{self.line(error.at)}: {error}")
 
 
 def read_yaml(path: Path) -> Document:

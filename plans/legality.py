@@ -1,0 +1,169 @@
+"""Which layouts may exist at all for a model on a cluster, and why the others may not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from plans.layout import ParallelLayout
+from plans.model import ModelSpec
+from plans.source import PlanError
+from plans.spec import TrainRoleSpec
+from plans.workload import Workload
+
+TRAINED = ("actor_train", "critic", "reference")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """A layout that was looked at and cannot be: what it was, and why not."""
+
+    what: str
+    reason: str
+
+
+def divisors(number: int) -> list[int]:
+    return [one for one in range(1, number + 1) if number % one == 0]
+
+
+def fixed_layout(workload: Workload) -> TrainRoleSpec:
+    """What the user fixed of the layout that the trained and scored roles share.
+
+    Raises PlanError when two roles ask for different degrees, or for a number of ranks that
+    the cluster does not have.
+    """
+    roles = workload.job.roles
+    asked: dict[str, tuple[str, int]] = {}
+    for role in TRAINED:
+        for axis, degree in getattr(roles, role).model_dump(exclude_none=True).items():
+            first, before = asked.setdefault(axis, (role, degree))
+            if degree != before:
+                raise PlanError(
+                    f"{degree}, but roles.{first} has {axis} {before}; "
+                    "roles that share their ranks share one layout",
+                    at=("roles", role, axis),
+                )
+    fixed = TrainRoleSpec(**{axis: degree for axis, (_, degree) in asked.items()})
+    _check_product(workload, fixed)
+    return fixed
+
+
+def train_layouts(workload: Workload) -> tuple[list[ParallelLayout], list[Rejection]]:
+    """The legal training layouts, smallest degrees first, and the others with their reasons."""
+    fixed = fixed_layout(workload)
+    legal, rejected = [], []
+    for layout in _all_train_layouts(workload, fixed):
+        reason = train_reason(workload, layout)
+        if reason:
+            rejected.append(Rejection(what=f"training {layout}", reason=reason))
+        else:
+            legal.append(layout)
+    return legal, rejected
+
+
+def rollout_degrees(workload: Workload) -> tuple[list[int], list[Rejection]]:
+    """The legal tensor degrees of the rollout, and the others with their reasons."""
+    asked = workload.job.roles.actor_rollout.tp
+    if asked and workload.world_size % asked:
+        raise PlanError(
+            f"tp {asked} does not divide the {workload.world_size} ranks of the cluster",
+            at=("roles", "actor_rollout"),
+        )
+    legal, rejected = [], []
+    for tp in [asked] if asked else divisors(workload.world_size):
+        reason = rollout_reason(workload, tp)
+        if reason:
+            rejected.append(Rejection(what=f"rollout tp{tp}", reason=reason))
+        else:
+            legal.append(tp)
+    return legal, rejected
+
+
+def train_reason(workload: Workload, layout: ParallelLayout) -> str:
+    """Why Megatron-core cannot train in this layout; empty when it can."""
+    model, batch = workload.model, workload.job.batch
+    mini = batch.sequences // batch.mini_batches
+    tests = (
+        *_tensor_tests(workload, layout.tp),
+        (
+            model.layer_count % layout.pp == 0,
+            f"pp {layout.pp} does not divide {model.layer_count} layers",
+        ),
+        (
+            mini % layout.dp == 0,
+            f"dp {layout.dp} does not divide the {mini} sequences of an optimizer step",
+        ),
+    )
+    return next((reason for holds, reason in tests if not holds), "")
+
+
+def rollout_reason(workload: Workload, tp: int) -> str:
+    """Why vLLM cannot generate with this tensor degree; empty when it can."""
+    replicas, sequences = workload.world_size // tp, workload.job.batch.sequences
+    tests = (
+        *_tensor_tests(workload, tp),
+        (
+            replicas <= sequences,
+            f"{replicas} replicas for {sequences} sequences: some would have no work",
+        ),
+    )
+    return next((reason for holds, reason in tests if not holds), "")
+
+
+def _tensor_tests(workload: Workload, tp: int) -> tuple[tuple[bool, str], ...]:
+    """What tensor parallelism asks of the model, in either engine."""
+    model: ModelSpec = workload.model
+    legal = [one for one in divisors(model.kv_head_count) if one <= workload.ranks_per_node]
+    return (
+        (
+            tp <= workload.ranks_per_node,
+            f"tp {tp} is wider than a node of {workload.ranks_per_node} ranks",
+        ),
+        (
+            model.kv_head_count % tp == 0,
+            f"tp {tp} does not divide {model.kv_head_count} key/value heads; "
+            f"legal: {', '.join(map(str, legal))}",
+        ),
+        (model.head_count % tp == 0, f"tp {tp} does not divide {model.head_count} heads"),
+        (
+            model.intermediate_size % tp == 0,
+            f"tp {tp} does not divide the MLP width {model.intermediate_size}",
+        ),
+        (
+            model.padded_vocab_size % tp == 0,
+            f"tp {tp} does not divide the padded vocabulary {model.padded_vocab_size}",
+        ),
+    )
+
+
+def _all_train_layouts(workload: Workload, fixed: TrainRoleSpec) -> Iterator[ParallelLayout]:
+    for tp in divisors(workload.world_size):
+        for pp in divisors(workload.world_size // tp):
+            layout = ParallelLayout(tp=tp, pp=pp, dp=workload.world_size // tp // pp)
+            wanted = fixed.model_dump(exclude_none=True).items()
+            if all(layout.degree(axis) == degree for axis, degree in wanted):
+                yield layout
+
+
+def _check_product(workload: Workload, fixed: TrainRoleSpec) -> None:
+    """PlanError when the fixed degrees cannot multiply to the ranks of the cluster."""
+    degrees = {axis: getattr(fixed, axis) for axis in ("tp", "dp", "pp") if getattr(fixed, axis)}
+    product = 1
+    for degree in degrees.values():
+        product *= degree
+    ranks = workload.world_size
+    if product == ranks or len(degrees) < 3 and ranks % product == 0:
+        return
+    text = " × ".join(f"{axis} {degree}" for axis, degree in degrees.items())
+    at = ("roles", _first_role(workload, degrees))
+    if len(degrees) == 3:
+        raise PlanError(f"{text} = {product} ranks, but the cluster has {ranks}", at=at)
+    raise PlanError(f"{text} does not divide the {ranks} ranks of the cluster", at=at)
+
+
+def _first_role(workload: Workload, degrees: dict[str, int]) -> str:
+    """The role in which the user fixed the degrees."""
+    roles = workload.job.roles
+    return next(
+        role for role in TRAINED if any(getattr(getattr(roles, role), axis) for axis in degrees)
+    )
