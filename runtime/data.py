@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -22,35 +21,6 @@ from runtime.tokenizer import Tokenizer
 KEYS = ("prompt", "answer")
 SHOWN_MISTAKES = 8
 FEISTEL_ROUNDS = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptSet:
-    """Prompts and the order in which steps take them.
-
-    `stream` separates two uses of one file (the warm-up and the RL steps).
-    """
-
-    prompts: tuple[Prompt, ...]
-    per_step: int
-    seed: int
-    stream: str = "rl"
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    def of_step(self, step: int) -> tuple[Prompt, ...]:
-        """The prompts of a step (0 or more): the next ones of an endless row of shuffled epochs.
-
-        Each epoch holds every prompt once, in an order of its own. Costs O(per_step), whatever
-        the size of the file.
-        """
-        chosen = []
-        for position in range(step * self.per_step, (step + 1) * self.per_step):
-            epoch, place = divmod(position, len(self.prompts))
-            key = f"{self.seed}/{self.stream}/{epoch}"
-            chosen.append(self.prompts[_shuffled(place, len(self.prompts), key)])
-        return tuple(chosen)
 
 
 def read_prompts(
@@ -81,6 +51,21 @@ def read_prompts(
     if not prompts:
         raise DataMistake(f'{path}: no rows; each line holds {{"prompt": ..., "answer": ...}}')
     return tuple(prompts)
+
+
+def prompts_of_step(
+    prompts: Sequence[Prompt], *, step: int, count: int, seed: int, stream: str = "rl"
+) -> tuple[Prompt, ...]:
+    """The `count` prompts of a step (0 or more): the next ones of an endless row of epochs.
+
+    Each epoch holds every prompt once, in an order of its own; `stream` separates two uses of
+    one file (the warm-up and the RL steps). Costs O(count), whatever the size of the file.
+    """
+    chosen = []
+    for position in range(step * count, (step + 1) * count):
+        epoch, place = divmod(position, len(prompts))
+        chosen.append(prompts[_shuffled(place, len(prompts), f"{seed}/{stream}/{epoch}")])
+    return tuple(chosen)
 
 
 def request_seed(seed: int, step: int, prompt_index: int, sample: int) -> int:

@@ -12,9 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from runtime.batch import Completion, Prompt
+from runtime.batch import Prompt
 from runtime.mistakes import MissingInput, RewardMistake
-from runtime.tokenizer import Tokenizer
 
 # (prompt, response, answer) -> reward
 RewardFunction = Callable[[str, str, str], float]
@@ -22,23 +21,19 @@ NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reward:
-    """A reward function, its name in the job file, and the tokenizer that reads responses."""
+class RewardRule:
+    """A reward function and its name in the job file."""
 
     name: str
     function: RewardFunction
-    tokenizer: Tokenizer
 
-    def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:
-        """The reward of each completion of its prompt.
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
+        """The reward of each response to its prompt.
 
         Raises RewardMistake naming rule, row and exception when the function fails, or when
         it returns anything but a finite number.
         """
-        return [
-            self._one(prompt, self.tokenizer.text_of(completion.tokens))
-            for prompt, completion in zip(prompts, completions, strict=True)
-        ]
+        return [self._one(*pair) for pair in zip(prompts, responses, strict=True)]
 
     def _one(self, prompt: Prompt, response: str) -> float:
         place = f"reward {self.name}: row {prompt.index}, response {response[:40]!r}"
@@ -52,14 +47,14 @@ class Reward:
         return float(value)
 
 
-def load_reward(name: str, base: Path, tokenizer: Tokenizer) -> Reward:
-    """The reward a job file names: 'exact', 'number', 'length', or 'path.py:function' under `base`.
+def load_reward(name: str, base: Path) -> RewardRule:
+    """The rule a job file names: 'exact', 'number', 'length', or 'path.py:function' under `base`.
 
     Raises MissingInput when there is no such file, RewardMistake when it cannot be loaded or
     has no such function. The file's code is run.
     """
     if name in RULES:
-        return Reward(name=name, function=RULES[name], tokenizer=tokenizer)
+        return RewardRule(name=name, function=RULES[name])
     file, _, function_name = name.rpartition(":")
     path = base / file
     if not path.is_file():
@@ -70,7 +65,7 @@ def load_reward(name: str, base: Path, tokenizer: Tokenizer) -> Reward:
             f"reward {name}: {path} has no function {function_name!r}; "
             f"define {function_name}(prompt, response, answer) -> float"
         )
-    return Reward(name=name, function=function, tokenizer=tokenizer)
+    return RewardRule(name=name, function=function)
 
 
 def exact(prompt: str, response: str, answer: str) -> float:  # noqa: ARG001

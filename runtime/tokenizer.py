@@ -22,7 +22,7 @@ class Tokenizer:
         """The tokens of a text, without special tokens around it."""
         return tuple(self.fast.encode(text, add_special_tokens=False))
 
-    def text_of(self, response: Sequence[int]) -> str:
+    def decode(self, response: Sequence[int]) -> str:
         """The text of a response without its end token.
 
         Other special tokens stay visible: a response that holds one is not the clean text.
@@ -50,16 +50,16 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer in a model folder; nothing is downloaded and no code of the folder runs.
 
     Raises MissingInput when the folder has no tokenizer.json, DataMistake when it cannot be
-    read or names no end token. Without a pad token the end token pads.
+    read or names no end token. Without a pad token the end token pads. The class that
+    AutoTokenizer picks by the model's family may replace what tokenizer.json says (a vocabulary
+    of characters under a Qwen2 config becomes byte-level); this one takes the file as it is.
     """
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast
 
     if not (folder / "tokenizer.json").is_file():
         raise MissingInput(f"{folder}: no tokenizer.json; a model folder holds its tokenizer")
     try:
-        fast = AutoTokenizer.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False, use_fast=True
-        )
+        fast = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
     # The Rust reader raises bare Exception for a malformed tokenizer.json.
     except Exception as error:
         raise DataMistake(f"{folder}: the tokenizer cannot be read: {error}") from error
