@@ -1,8 +1,28 @@
-"""The weight switch, decided at plan time: which box of which tensor comes from where."""
+"""The weight switch, decided at plan time: which box of which tensor comes from where.
+
+Training and rollout describe the same tensors as boxes (plans/shards.py); the schedule is
+their intersection. Ranks that stand alike in both layouts receive alike, so a summary over
+thousands of ranks is computed per standing.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass
+
+from plans.layout import MEGATRON_ORDER, ParallelLayout
+from plans.model import ModelSpec
+from plans.overlap import Piece, RowBytes, missing_bytes, pieces
+from plans.schedule import PartPieces, ReshardSchedule, Shards, Standing
+from plans.shards import MEGATRON, VLLM, Box, Engine, Part, part_shapes, row_elements, stage_parts
+from plans.units import MIB
+
+# On two H200s point-to-point moves 283 GB/s in buckets of 128 MiB and 297 GB/s in 512 MiB:
+# 5 % more for four times the memory.
+BUCKET_BYTES = 128 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -10,12 +30,215 @@ class ReshardSummary:
     """What the plan promises of the switch; the ranks rebuild the schedule and compare its digest.
 
     Bytes are per rank, the largest over all ranks; `bound_bytes` is the least any schedule
-    could receive with this rank order.
+    could receive with this rank order. `unshared_bytes` are the weights the rollout engine
+    holds beside the training engine's, `staging_bytes` the two buckets in flight.
     """
 
     schedule_digest: str
     alias_bytes: int
     local_bytes: int
     received_bytes: int
+    sent_bytes: int
     bound_bytes: int
+    unshared_bytes: int
     staging_bytes: int
+
+
+def rollout_layout(train: ParallelLayout, tp: int) -> ParallelLayout:
+    """Rollout replicas of degree `tp` over the ranks of `train`, each near its training shard.
+
+    A rank's training shard lies inside its rollout shard (or the other way round when
+    rollout cuts finer), so nothing that is resident is received. Tensor groups stay as
+    close as the ranks that train one shard each.
+    """
+    assert train.order == MEGATRON_ORDER, "training ranks are numbered as Megatron does"
+    world = train.world_size
+    assert world % tp == 0, f"rollout tp {tp} does not divide {world} ranks"
+    order = MEGATRON_ORDER
+    if train.tp % tp == 0 and 1 < tp < train.tp:
+        # Training neighbours k apart become tensor neighbours: shard c is in shard c // k.
+        k = train.tp // tp
+        order = f"dp{k}-tp-dp{world // tp // k}"
+    elif tp % train.tp == 0 and 1 < train.tp < tp:
+        # The training coordinate is the coarse digit of the rollout coordinate.
+        order = f"tp{train.tp}-tp{tp // train.tp}-dp"
+    return ParallelLayout(tp=tp, dp=world // tp, order=order)
+
+
+def build(
+    model: ModelSpec,
+    train: ParallelLayout,
+    rollout: ParallelLayout,
+    bytes_per_element: int,
+    *,
+    ranks_per_node: int | None = None,
+    bucket_bytes: int = BUCKET_BYTES,
+) -> ReshardSchedule:
+    """The schedule that fills every rollout parameter of `rollout` from `train`'s.
+
+    Both layouts are over the same ranks, `ranks_per_node` to a host (None: one host).
+    """
+    assert train.world_size == rollout.world_size, "both engines live on the same ranks"
+    row_bytes = {
+        (name, dim): row_elements(shape, dim) * bytes_per_element
+        for name, shape in part_shapes(model).items()
+        for dim in range(len(shape))
+    }
+    train_boxes = _part_boxes(MEGATRON, model, train)
+    rollout_boxes = _part_boxes(VLLM, model, rollout)
+    return ReshardSchedule(
+        model=model,
+        train=train,
+        rollout=rollout,
+        bucket_bytes=bucket_bytes,
+        row_bytes=row_bytes,
+        train_boxes=train_boxes,
+        rollout_boxes=rollout_boxes,
+        pieces=_all_pieces(train_boxes, rollout_boxes, row_bytes),
+        rotations=_rotations(train, ranks_per_node or train.world_size),
+    )
+
+
+def lower_bound_bytes(schedule: ReshardSchedule, here: Standing) -> int:
+    """The least a rank can receive: what its rollout shard needs less what it trains on itself."""
+    total = 0
+    for supply in schedule.supplies(here):
+        own = (supply.source_part, here.tp)
+        held = schedule.train_boxes[own] if supply.stage == here.stage else ()
+        needed = schedule.rollout_boxes[supply.part, here.rollout_tp]
+        total += len(supply.layers) * missing_bytes(held, needed, schedule.row_bytes)
+    return total
+
+
+def summarize(schedule: ReshardSchedule) -> ReshardSummary:
+    """The largest of each figure over all ranks, and the digest of the schedule."""
+    uses: dict[Standing, _Use] = {}
+    sent: Counter[tuple[int, int, int, int]] = Counter()
+    for standing, dp, cp in _standings(schedule):
+        use = uses.get(standing) or uses.setdefault(standing, _use(schedule, standing))
+        for (tp, stage), count in use.messages.items():
+            replica = (dp + schedule.rotations[standing.stage, stage]) % schedule.train.dp
+            sent[tp, stage, replica, cp] += count
+    largest = max((n for use in uses.values() for n in use.messages.values()), default=0)
+    return ReshardSummary(
+        schedule_digest=digest(schedule),
+        alias_bytes=max(use.alias_bytes for use in uses.values()),
+        local_bytes=max(use.local_bytes for use in uses.values()),
+        received_bytes=max(use.received_bytes for use in uses.values()),
+        sent_bytes=max(sent.values(), default=0),
+        bound_bytes=max(lower_bound_bytes(schedule, standing) for standing in uses),
+        unshared_bytes=max(use.local_bytes + use.received_bytes for use in uses.values()),
+        staging_bytes=2 * min(largest, schedule.bucket_bytes),
+    )
+
+
+def digest(schedule: ReshardSchedule) -> str:
+    """SHA-256 over everything that decides a transfer: two ranks that agree on it fit together."""
+    content = (
+        asdict(schedule.model),
+        asdict(schedule.train),
+        asdict(schedule.rollout),
+        schedule.bucket_bytes,
+        sorted(schedule.rotations.items()),
+        [
+            (key, [(coordinate, [astuple(piece) for piece in group]) for coordinate, group in part])
+            for key, part in ((key, part.items()) for key, part in schedule.pieces.items())
+        ],
+    )
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Use:
+    """What the switch costs a rank of one standing; `messages` by training shard (tp, stage)."""
+
+    alias_bytes: int
+    local_bytes: int
+    messages: Mapping[tuple[int, int], int]
+
+    @property
+    def received_bytes(self) -> int:
+        return sum(self.messages.values())
+
+
+def _use(schedule: ReshardSchedule, here: Standing) -> _Use:
+    alias_bytes = local_bytes = 0
+    messages: Counter[tuple[int, int]] = Counter()
+    for supply in schedule.supplies(here):
+        same = schedule.part_aliases(here, supply)
+        groups = schedule.pieces[here.rollout_tp, supply.part, supply.source_part]
+        for coordinate, group in groups.items():
+            shard = (here.tp if coordinate is None else coordinate, supply.stage)
+            count = len(supply.layers) * sum(piece.bytes for piece in group)
+            if shard != (here.tp, here.stage):
+                messages[shard] += count
+                continue
+            shared = sum(piece.bytes for piece in group if piece.destination in same)
+            alias_bytes += len(supply.layers) * shared
+            local_bytes += count - len(supply.layers) * shared
+    return _Use(alias_bytes=alias_bytes, local_bytes=local_bytes, messages=messages)
+
+
+def _standings(schedule: ReshardSchedule) -> list[tuple[Standing, int, int]]:
+    """Each rank's standing, dp and cp coordinate."""
+    found = []
+    for rank in range(schedule.train.world_size):
+        place = schedule.train.coordinates(rank)
+        found.append((schedule.standing(rank), place["dp"], place["cp"]))
+    return found
+
+
+def _part_boxes(engine: Engine, model: ModelSpec, layout: ParallelLayout) -> Shards:
+    stages = [stage_parts(model, layout.pp, stage) for stage in range(layout.pp)]
+    return {
+        (part, coordinate): engine.part_boxes(model, layout.tp, coordinate, part)
+        for part in dict.fromkeys(part for stage in stages for part, _ in stage)
+        for coordinate in range(layout.tp)
+    }
+
+
+def _all_pieces(train_boxes: Shards, rollout_boxes: Shards, row_bytes: RowBytes) -> PartPieces:
+    sources: dict[Part, list[tuple[Box, ...]]] = {}
+    for (part, _), boxes in train_boxes.items():
+        sources.setdefault(part, []).append(boxes)
+    return {
+        (coordinate, part, source): _by_coordinate(pieces(sources[source], boxes, row_bytes))
+        for (part, coordinate), boxes in rollout_boxes.items()
+        for source in sources
+        if source == part or {source, part} == {Part.EMBEDDING, Part.SECOND_EMBEDDING}
+    }
+
+
+def _by_coordinate(found: tuple[Piece, ...]) -> dict[int | None, tuple[Piece, ...]]:
+    groups: dict[int | None, list[Piece]] = {}
+    for piece in found:
+        groups.setdefault(piece.coordinate, []).append(piece)
+    return {coordinate: tuple(group) for coordinate, group in groups.items()}
+
+
+def _rotations(train: ParallelLayout, ranks_per_node: int) -> dict[tuple[int, int], int]:
+    """For (stage a, stage b) the shift of replicas that keeps most messages inside a host.
+
+    A shift gives each replica one receiver per message, so senders stay equally loaded.
+    """
+    hosts = [
+        [train.rank_at(pp=stage, dp=dp) // ranks_per_node for dp in range(train.dp)]
+        for stage in range(train.pp)
+    ]
+    return {
+        (a, b): _best_shift(hosts[a], hosts[b]) if a != b else 0
+        for a in range(train.pp)
+        for b in range(train.pp)
+    }
+
+
+def _best_shift(receivers: list[int], senders: list[int]) -> int:
+    replicas: dict[int, list[int]] = {}
+    for replica, host in enumerate(senders):
+        replicas.setdefault(host, []).append(replica)
+    votes = Counter(
+        (other - replica) % len(receivers)
+        for replica, host in enumerate(receivers)
+        for other in replicas.get(host, ())
+    )
+    return min(votes, key=lambda shift: (-votes[shift], shift), default=0)

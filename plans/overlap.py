@@ -1,0 +1,171 @@
+"""How a rollout shard of one part of the model is pieced together from training shards.
+
+Everything here is about one part and one rollout coordinate, so it is computed once for
+all layers and all ranks that share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from plans.model import ModelSpec
+from plans.shards import Box, Part, layer_range, stage_parts
+
+# Bytes per unit of length of a tensor along a dim.
+RowBytes = Mapping[tuple[str, int], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Rows of a tensor that one training shard supplies to one rollout shard.
+
+    `coordinate` is the training tensor-parallel coordinate, None when all of them hold
+    the rows. Names lack their layer prefixes; `row_bytes` are bytes per unit of length.
+    """
+
+    coordinate: int | None
+    tensor: str
+    source: str
+    source_offset: int
+    destination: str
+    destination_offset: int
+    dim: int
+    length: int
+    row_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        return self.length * self.row_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supply:
+    """The training stage and part that a rollout part is filled from, and for which layers."""
+
+    part: Part
+    source_part: Part
+    stage: int
+    layers: tuple[int | None, ...]
+
+
+def pieces(
+    sources: Sequence[tuple[Box, ...]],
+    destination: tuple[Box, ...],
+    row_bytes: RowBytes,
+) -> tuple[Piece, ...]:
+    """What fills `destination`, each element from exactly one piece, in its order.
+
+    `sources[coordinate]` are the boxes of the same part on each training coordinate.
+    """
+    holders = _holders(sources)
+    return tuple(
+        piece for box in destination for piece in _fill(box, holders[box.tensor], row_bytes)
+    )
+
+
+def aliases(source: Iterable[Box], destination: Iterable[Box]) -> dict[str, str]:
+    """Destination parameters that are a source parameter of the same rank, box for box."""
+    names = {contents: name for name, contents in _contents(source).items()}
+    return {
+        name: names[contents]
+        for name, contents in _contents(destination).items()
+        if contents in names
+    }
+
+
+def missing_bytes(source: Iterable[Box], destination: Iterable[Box], row_bytes: RowBytes) -> int:
+    """Bytes of `destination` that `source`, on the same rank, does not hold."""
+    held: dict[str, list[range]] = {}
+    for box in source:
+        held.setdefault(box.tensor, []).append(range(box.start, box.start + box.length))
+    total = 0
+    for box in destination:
+        rows = range(box.start, box.start + box.length)
+        resident = sum(len(_common(rows, other)) for other in held.get(box.tensor, ()))
+        total += (box.length - resident) * row_bytes[box.tensor, box.dim]
+    return total
+
+
+def supplies(
+    model: ModelSpec, *, train_pp: int, train_stage: int, rollout_pp: int, rollout_stage: int
+) -> tuple[Supply, ...]:
+    """Where a rank at these stages takes each part from, in the order of the rollout model.
+
+    A tied model split over several training stages has its embedding on the first and the
+    last of them, always equal; a rank that has neither takes it from the nearer.
+    """
+    last = train_pp - 1
+    found = []
+    for part in dict.fromkeys(part for part, _ in stage_parts(model, rollout_pp, rollout_stage)):
+        if part == Part.LAYER:
+            found += _layer_supplies(model, train_pp, layer_range(model, rollout_pp, rollout_stage))
+        elif part in (Part.NORM, Part.HEAD):
+            found.append(Supply(part=part, source_part=part, stage=last, layers=(None,)))
+        else:
+            near_end = model.tied_embeddings and 2 * train_stage > last
+            source = Part.SECOND_EMBEDDING if near_end else Part.EMBEDDING
+            stage = last if near_end else 0
+            found.append(Supply(part=part, source_part=source, stage=stage, layers=(None,)))
+    return tuple(found)
+
+
+def _layer_supplies(model: ModelSpec, train_pp: int, wanted: range) -> list[Supply]:
+    found = []
+    for stage in range(train_pp):
+        layers = _common(layer_range(model, train_pp, stage), wanted)
+        if layers:
+            supply = Supply(
+                part=Part.LAYER, source_part=Part.LAYER, stage=stage, layers=tuple(layers)
+            )
+            found.append(supply)
+    return found
+
+
+def _holders(sources: Sequence[tuple[Box, ...]]) -> dict[str, list[tuple[int | None, Box]]]:
+    """The boxes of each tensor with their coordinate; None for boxes that all coordinates hold."""
+    everywhere = set(sources[0]).intersection(*sources[1:])
+    holders: dict[str, list[tuple[int | None, Box]]] = {}
+    for coordinate, boxes in enumerate(sources):
+        for box in boxes:
+            if box not in everywhere:
+                holders.setdefault(box.tensor, []).append((coordinate, box))
+            elif coordinate == 0:
+                holders.setdefault(box.tensor, []).append((None, box))
+    return holders
+
+
+def _fill(box: Box, holders: list[tuple[int | None, Box]], row_bytes: RowBytes) -> list[Piece]:
+    rows = range(box.start, box.start + box.length)
+    found = []
+    for coordinate, held in holders:
+        assert held.dim == box.dim, "both engines cut a tensor along the same dim"
+        common = _common(rows, range(held.start, held.start + held.length))
+        if common:
+            piece = Piece(
+                coordinate=coordinate,
+                tensor=box.tensor,
+                source=held.parameter,
+                source_offset=held.offset + common.start - held.start,
+                destination=box.parameter,
+                destination_offset=box.offset + common.start - box.start,
+                dim=box.dim,
+                length=len(common),
+                row_bytes=row_bytes[box.tensor, box.dim],
+            )
+            found.append(piece)
+    assert sum(piece.length for piece in found) == box.length, "each element has one source"
+    return found
+
+
+def _contents(boxes: Iterable[Box]) -> dict[str, frozenset[tuple[str, int, int, int, int]]]:
+    """What each parameter is made of, apart from its name."""
+    made: dict[str, set[tuple[str, int, int, int, int]]] = {}
+    for box in boxes:
+        place = (box.tensor, box.dim, box.offset, box.start, box.length)
+        made.setdefault(box.parameter, set()).add(place)
+    return {name: frozenset(places) for name, places in made.items()}
+
+
+def _common(one: range, other: range) -> range:
+    return range(max(one.start, other.start), min(one.stop, other.stop))
