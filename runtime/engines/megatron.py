@@ -1,0 +1,272 @@
+"""Megatron-core behind the ScoreEngine and TrainEngine protocols: actor, critic and reference."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from plans.layout import MEGATRON_ORDER, ParallelLayout
+from plans.model import ModelSpec
+from plans.placement import TrainSettings
+from plans.source import PlanError
+from plans.spec import OptimizerSpec
+from runtime.batch import Sequences
+from runtime.engines import LossFunction, megatron_cpu
+
+if TYPE_CHECKING:
+    from runtime.engines.megatron_groups import MegatronGroups
+
+Kind = Literal["policy", "values"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """One piece of a shard on the device: inputs and targets [m, length], and the rows it holds.
+
+    The last piece of a shard may have fewer rows than m; the rest is padding.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    rows: slice
+
+    @property
+    def row_count(self) -> int:
+        return int(self.rows.stop - self.rows.start)
+
+
+def megatron_groups(layout: ParallelLayout, first_rank: int = 0) -> MegatronGroups:
+    """The process groups of a training layout; every rank of the layout calls this once.
+
+    Roles of the same layout share the result. PlanError for layouts Megatron-core cannot run.
+    """
+    if layout.order != MEGATRON_ORDER or layout.cp > 1 or layout.ep > 1 or layout.vpp > 1:
+        raise PlanError(
+            f"{layout} in the order {layout.order}: training runs tp, dp and pp in the order "
+            f"{MEGATRON_ORDER}"
+        )
+    _prepare_megatron()
+    from runtime.engines import megatron_groups as module
+
+    return module.megatron_groups(layout, first_rank)
+
+
+class MegatronScorer:
+    """A frozen model: the reference policy. Built on every rank of `groups` at the same time.
+
+    weights: full tensors by Hugging Face name, read one at a time. kind: "policy" scores
+    log-probs of logits / temperature, "values" a critic's values.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: ModelSpec,
+        groups: MegatronGroups,
+        settings: TrainSettings,
+        precision: str,
+        weights: Mapping[str, Tensor],
+        kind: Kind = "policy",
+        temperature: float = 1.0,
+    ) -> None:
+        from runtime.engines import megatron_model, megatron_weights
+        from runtime.engines.megatron_logprob import vocabulary_of
+
+        self.model = model
+        self.groups = groups
+        self.settings = settings
+        self.kind = kind
+        self.temperature = temperature
+        self.vocabulary = vocabulary_of(
+            groups.collection.tp, model.vocab_size, model.padded_vocab_size
+        )
+        values = kind == "values"
+        self.network = megatron_model.build_model(model, groups, settings, precision, values)
+        self.runner: Any = self._wrapped(self.network)
+        boxes = megatron_weights.role_boxes(model, groups.layout, groups.rank, values)
+        megatron_weights.mark_sharded(model, self.parameters(), boxes)
+        megatron_weights.fill_parameters(self.parameters(), boxes, weights)
+
+    def _wrapped(self, network: Any) -> Any:
+        network.requires_grad_(False)
+        return network
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        return dict(self.network.named_parameters())
+
+    @torch.no_grad()
+    def score(self, shard: Sequences) -> Tensor | None:
+        micro_batches = self._micro_batches(shard)
+
+        def collect(micro: MicroBatch, output: Tensor, *, non_loss_data: bool) -> Tensor:
+            assert non_loss_data
+            return self._per_token(micro, output)[0][: micro.row_count]
+
+        outputs = self._run(micro_batches, collect, forward_only=True)
+        if not self.groups.last_stage:
+            return None
+        return torch.cat(outputs)[:, : shard.tokens.shape[1] - 1].float().cpu()
+
+    def _micro_batches(self, shard: Sequences) -> list[MicroBatch]:
+        """The shard cut into equal pieces; rows and columns are padded where sizes must divide."""
+        size = self.settings.micro_batch
+        tokens = shard.tokens
+        rows, columns = -len(shard) % size, 0
+        if self.network.config.sequence_parallel:
+            columns = -(tokens.shape[1] - 1) % self.groups.layout.tp
+        padded = torch.nn.functional.pad(tokens, (0, columns, 0, rows)).to(self._device)
+        return [
+            MicroBatch(
+                inputs=padded[start : start + size, :-1].contiguous(),
+                targets=padded[start : start + size, 1:].contiguous(),
+                rows=slice(start, min(start + size, len(shard))),
+            )
+            for start in range(0, len(shard), size)
+        ]
+
+    @property
+    def _device(self) -> torch.device:
+        device: torch.device = next(self.network.parameters()).device
+        return device
+
+    def _run(
+        self,
+        micro_batches: list[MicroBatch],
+        on_output: Callable[..., Any],
+        forward_only: bool,
+    ) -> list[Any]:
+        """What `on_output(piece, output)` returned for each piece; [] before the last stage."""
+        from megatron.core.pipeline_parallel import get_forward_backward_func
+        from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
+
+        first = micro_batches[0].inputs
+        positions = torch.arange(first.shape[1], device=first.device).expand_as(first)
+
+        def step(pieces: Iterator[MicroBatch], network: Any) -> tuple[Tensor, Callable[..., Any]]:
+            micro = next(pieces)
+            return network(micro.inputs, positions, None), partial(on_output, micro)
+
+        collection, layout = self.groups.collection, self.groups.layout
+        schedule = get_forward_backward_func(layout.pp, None)
+        outputs: list[Any] = schedule(
+            forward_step_func=step,
+            data_iterator=iter(micro_batches),
+            model=self.runner,
+            num_microbatches=len(micro_batches),
+            seq_length=first.shape[1],
+            micro_batch_size=first.shape[0],
+            forward_only=forward_only,
+            collect_non_loss_data=forward_only,
+            p2p_communicator=P2PCommunicator(collection.pp, self.network.config),
+            pg_collection=collection,
+        )
+        return outputs
+
+    def _per_token(self, micro: MicroBatch, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        """([m, length] log-probs or values in float32, entropies of a policy) of one output."""
+        from runtime.engines.megatron_logprob import token_log_probs
+
+        if self.kind == "values":
+            return output.squeeze(-1).float(), None
+        return token_log_probs(output, micro.targets, self.vocabulary, self.temperature)
+
+
+class MegatronEngine(MegatronScorer):
+    """A model that learns, by Megatron's DistributedDataParallel and DistributedOptimizer.
+
+    entropy: report 'entropy', the sum of the policy's entropies over response positions.
+    """
+
+    def __init__(
+        self, *, optimizer: OptimizerSpec, precision: str, entropy: bool = False, **scorer: Any
+    ) -> None:
+        super().__init__(precision=precision, **scorer)
+        from runtime.engines.megatron_optimizer import build_optimizer
+
+        self.entropy = entropy
+        self.optimizer = build_optimizer(self.runner, self.groups, self.settings, optimizer)
+
+    def _wrapped(self, network: Any) -> Any:
+        from runtime.engines.megatron_optimizer import wrap_model
+
+        return wrap_model(network, self.groups, self.settings)
+
+    def update(self, shard: Sequences, loss: LossFunction) -> dict[str, float]:
+        self.runner.zero_grad_buffer()
+        self.optimizer.zero_grad()
+        mask = shard.response_mask
+        width = shard.tokens.shape[1] - 1
+
+        def on_output(
+            micro: MicroBatch, output: Tensor
+        ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+            per_token, entropy = self._per_token(micro, output)
+            value, sums = loss(per_token[: micro.row_count, :width], micro.rows)
+            reported = {name: one.detach().clone() for name, one in sums.items()}
+            if self.entropy and entropy is not None:
+                here = mask[micro.rows].to(entropy.device)
+                reported["entropy"] = entropy[: micro.row_count, :width][here].sum()
+            # zero tokens: Megatron then divides the gradient by nothing
+            return value, torch.zeros((), dtype=torch.int, device=value.device), reported
+
+        reports = self._run(self._micro_batches(shard), on_output, forward_only=False)
+        succeeded, norm, _ = self.optimizer.step()
+        assert succeeded, "only a loss scaler can refuse a step, and there is none"
+        return {**self._reduced(reports), "grad_norm": float(norm)}
+
+    def _reduced(self, reports: list[dict[str, Tensor]]) -> dict[str, float]:
+        """Sums over micro-batches and replicas, then handed to the stages before the last."""
+        groups = self.groups
+        sums: dict[str, float] = {}
+        if groups.last_stage:
+            names = sorted(reports[0])
+            table = torch.stack([torch.stack([one[n] for n in names]) for one in reports])
+            total = table.double().sum(0)
+            dist.all_reduce(total, group=groups.collection.dp)
+            sums = dict(zip(names, total.tolist(), strict=True))
+        if groups.layout.pp > 1:
+            box = [sums]
+            source = groups.stage_rank(groups.layout.pp - 1)
+            dist.broadcast_object_list(box, src=source, group=groups.collection.pp)
+            sums = box[0]
+        return sums
+
+    def set_learning_rate(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def save(self, folder: Path) -> None:
+        from runtime.engines.megatron_checkpoint import save_state
+
+        save_state(folder, self.network, self.optimizer, self.groups)
+
+    def load(self, folder: Path) -> None:
+        from runtime.engines.megatron_checkpoint import load_state
+
+        load_state(folder, self.network, self.optimizer, self.groups)
+
+    def full_tensors(self) -> Iterator[tuple[str, Tensor | None]]:
+        from runtime.engines.megatron_weights import whole_tensors
+
+        return whole_tensors(self.model, self.groups, self.kind == "values", self.parameters())
+
+
+def _prepare_megatron() -> None:
+    """Import Megatron-core with the CPU's substitutions in place."""
+    megatron_cpu.install()
+    with warnings.catch_warnings():
+        # one warning a module that Apex and Transformer Engine are missing: both are optional
+        warnings.simplefilter("ignore")
+        import megatron.core.distributed
+        import megatron.core.models.gpt
+        import megatron.core.optimizer
+        import megatron.core.pipeline_parallel  # noqa: F401
+    megatron_cpu.finish()

@@ -1,0 +1,96 @@
+"""The process groups of one parallel layout, as Megatron-core wants them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.distributed as dist
+from megatron.core.process_groups_config import ProcessGroupCollection
+
+from plans.layout import ParallelLayout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MegatronGroups:
+    """The groups this rank belongs to in a layout over `first_rank` and the ranks after it.
+
+    `rank` is counted from `first_rank`; `everyone` holds all ranks of the layout.
+    """
+
+    layout: ParallelLayout
+    first_rank: int
+    rank: int
+    everyone: dist.ProcessGroup
+    collection: ProcessGroupCollection
+
+    def stage_rank(self, stage: int) -> int:
+        """The global rank that holds pipeline stage `stage` of this rank's replica."""
+        place = {**self.layout.coordinates(self.rank), "pp": stage}
+        return self.first_rank + self.layout.rank_at(**place)
+
+    @property
+    def first_stage(self) -> bool:
+        return self.layout.coordinates(self.rank)["pp"] == 0
+
+    @property
+    def last_stage(self) -> bool:
+        return self.layout.coordinates(self.rank)["pp"] == self.layout.pp - 1
+
+
+def megatron_groups(layout: ParallelLayout, first_rank: int = 0) -> MegatronGroups:
+    """Create the groups of a layout; every rank of the layout calls this, other ranks need not.
+
+    Roles of the same layout should share the result. Layouts of several roles live side by
+    side: the groups are handed to Megatron-core and its `parallel_state` stays untouched.
+    """
+    rank = dist.get_rank() - first_rank
+    assert 0 <= rank < layout.world_size, "this rank is not part of the layout"
+    return MegatronGroups(
+        layout=layout,
+        first_rank=first_rank,
+        rank=rank,
+        everyone=_group(range(layout.world_size), first_rank),
+        collection=_collection(layout, rank, first_rank),
+    )
+
+
+def _collection(layout: ParallelLayout, rank: int, first_rank: int) -> ProcessGroupCollection:
+    place = layout.coordinates(rank)
+
+    def along(*axes: str) -> dist.ProcessGroup:
+        same = {axis: at for axis, at in place.items() if axis not in axes}
+        members = [
+            other
+            for other in range(layout.world_size)
+            if same.items() <= layout.coordinates(other).items()
+        ]
+        return _group(members, first_rank)
+
+    alone = along()
+    tp, dp, pp = along("tp"), along("dp", "cp"), along("pp")
+    ends = [layout.rank_at(**{**place, "pp": stage}) for stage in (0, layout.pp - 1)]
+    at_end = rank in ends and layout.pp > 1
+    return ProcessGroupCollection(
+        tp=tp,
+        cp=along("cp"),
+        dp=dp,
+        dp_cp=dp,
+        pp=pp,
+        mp=along("tp", "pp"),
+        # first and last stage share the embedding of a tied model
+        embd=_group(ends, first_rank) if at_end else None,
+        pos_embd=None,
+        ep=alone,
+        expt_tp=tp,
+        expt_dp=alone,
+        tp_ep_pp=None,
+        # gradient norms are summed over all shards of the distributed optimizer
+        intra_dist_opt=_group(range(layout.world_size), first_rank),
+    )
+
+
+def _group(members: range | list[int], first_rank: int) -> dist.ProcessGroup:
+    """A group of these ranks; only its members take part in creating it."""
+    ranks = [first_rank + member for member in members]
+    group: dist.ProcessGroup = dist.new_group(ranks, use_local_synchronization=True)
+    return group

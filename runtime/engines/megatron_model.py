@@ -1,0 +1,239 @@
+"""GPTModel of Megatron-core for the Llama family, on CPUs and GPUs, without Transformer Engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
+from megatron.core.models.gpt.gpt_model import GPTModel
+from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
+from megatron.core.tensor_parallel.mappings import gather_from_sequence_parallel_region
+from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
+from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.identity_op import IdentityOp
+from megatron.core.transformer.mlp import MLP, MLPSubmodules
+from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
+from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
+from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
+from megatron.core.utils import get_pg_rank, make_tp_sharded_tensor_for_checkpoint
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention, silu
+
+from plans.model import ModelSpec
+from plans.placement import TrainSettings
+from plans.shards import layer_range
+from plans.source import PlanError
+from runtime.engines.megatron_groups import MegatronGroups
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class CausalModel(GPTModel):  # type: ignore[misc]
+    """GPTModel without a call into Megatron's global parallel state."""
+
+    def tie_embeddings_and_output_weights_state_dict(
+        self,
+        sharded_state_dict: dict[str, Any],
+        output_key: str,
+        embedding_key: str,
+        metadata: dict[str, Any],
+    ) -> None:
+        """Save the last stage's copy of a tied embedding as a replica of the first stage's."""
+        if not self.post_process or self.pre_process:
+            return
+        replicas = metadata["dp_cp_group"]
+        sharded_state_dict[output_key] = make_tp_sharded_tensor_for_checkpoint(
+            tensor=self.output_layer.weight,
+            key=embedding_key,
+            replica_id=(1, 0, get_pg_rank(replicas)),
+            allow_shape_mismatch=True,
+            tp_group=self.tp_group,
+            dp_cp_group=replicas,
+        )
+
+
+class RMSNorm(torch.nn.RMSNorm):
+    """RMSNorm in the precision of the model; Megatron's own wrapper is always float32."""
+
+    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float, **_: object):
+        super().__init__(hidden_size, eps=eps, dtype=config.params_dtype, device=_device())
+        self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+
+
+class CausalAttention(torch.nn.Module):
+    """Attention of [s, b, heads, size] queries to [s, b, kv heads, size] keys, by torch's kernels.
+
+    No mask is stored: sequences are padded on the right, so causality hides the padding.
+    """
+
+    def __init__(self, **_: object) -> None:
+        super().__init__()
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object
+    ) -> Tensor:
+        query, key, value = (one.permute(1, 2, 0, 3) for one in (query, key, value))
+        grouped = query.shape[1] != key.shape[1]
+        output = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=grouped)
+        return output.permute(2, 0, 1, 3).flatten(2)
+
+
+class ValueHead(torch.nn.Linear):
+    """One value a position, [s, b, hidden] to [s, b, 1], alike on every tensor-parallel rank."""
+
+    def __init__(self, config: TransformerConfig, groups: MegatronGroups) -> None:
+        super().__init__(
+            config.hidden_size, 1, bias=False, dtype=config.params_dtype, device=_device()
+        )
+        self.sequence_parallel = config.sequence_parallel
+        self.tp_group = groups.collection.tp
+
+    def forward(  # type: ignore[override]
+        self, hidden: Tensor, **_: object
+    ) -> tuple[Tensor, None]:
+        if self.sequence_parallel:
+            hidden = gather_from_sequence_parallel_region(
+                hidden, tensor_parallel_output_grad=False, group=self.tp_group
+            )
+        return super().forward(hidden), None
+
+    def sharded_state_dict(
+        self, prefix: str = "", sharded_offsets: Any = (), metadata: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The head as one tensor replicated over the tensor- and data-parallel ranks."""
+        assert metadata is not None
+        own = self.state_dict(prefix="", keep_vars=True)
+        replicas = metadata["dp_cp_group"]
+        result: dict[str, Any] = make_sharded_tensors_for_checkpoint(
+            own, prefix, {}, sharded_offsets, tp_group=self.tp_group, dp_cp_group=replicas
+        )
+        return result
+
+
+def build_model(
+    model: ModelSpec,
+    groups: MegatronGroups,
+    settings: TrainSettings,
+    precision: str,
+    values: bool,
+) -> CausalModel:
+    """This rank's part of a model with uninitialised weights; `values`: a critic's.
+
+    The vocabulary is padded to `model.padded_vocab_size` rows.
+    """
+    config = _config(model, groups, settings, DTYPES[precision])
+    layers = len(layer_range(model, groups.layout.pp, groups.layout.coordinates(groups.rank)["pp"]))
+    block = TransformerBlockSubmodules(
+        layer_specs=[_layer(model.qk_norm)] * layers, layer_norm=RMSNorm
+    )
+    network = CausalModel(
+        config,
+        block,
+        vocab_size=model.padded_vocab_size,
+        max_sequence_length=model.max_positions,
+        pre_process=groups.first_stage,
+        post_process=groups.last_stage,
+        position_embedding_type="rope",
+        rotary_base=model.rope_theta,
+        share_embeddings_and_output_weights=model.tied_embeddings and not values,
+        pg_collection=groups.collection,
+    )
+    if values and groups.last_stage:
+        network.output_layer = ValueHead(config, groups)
+    return network
+
+
+def _config(
+    model: ModelSpec, groups: MegatronGroups, settings: TrainSettings, dtype: torch.dtype
+) -> TransformerConfig:
+    cuda = torch.cuda.is_available()
+    return TransformerConfig(
+        num_layers=model.layer_count,
+        hidden_size=model.hidden_size,
+        num_attention_heads=model.head_count,
+        num_query_groups=model.kv_head_count,
+        kv_channels=model.head_size,
+        ffn_hidden_size=model.intermediate_size,
+        normalization="RMSNorm",
+        layernorm_epsilon=model.norm_epsilon,
+        gated_linear_unit=True,
+        activation_func=silu,
+        add_bias_linear=False,
+        add_qkv_bias=model.qkv_bias,
+        qk_layernorm=model.qk_norm,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        tensor_model_parallel_size=groups.layout.tp,
+        pipeline_model_parallel_size=groups.layout.pp,
+        sequence_parallel=settings.sequence_parallel and groups.layout.tp > 1,
+        # weights are loaded, never drawn here; on a GPU the memory is taken there
+        perform_initialization=False,
+        use_cpu_initialization=not cuda,
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        bf16=dtype is torch.bfloat16,
+        # gradients are plain sums: the loss decides what to divide by
+        calculate_per_token_loss=True,
+        # NCCL needs the two directions of a stage's exchange in one batch, gloo has no batches
+        batch_p2p_comm=cuda,
+        deallocate_pipeline_outputs=True,
+        persist_layer_norm=False,
+        bias_activation_fusion=False,
+        bias_dropout_fusion=False,
+        masked_softmax_fusion=False,
+        apply_rope_fusion=False,
+        gradient_accumulation_fusion=False,
+        **_recompute(settings.recompute),
+    )
+
+
+def _recompute(kind: str) -> dict[str, Any]:
+    match kind:
+        case "none":
+            return {}
+        case "selective":
+            return {"recompute_granularity": "selective"}
+        case "full":
+            return {
+                "recompute_granularity": "full",
+                "recompute_method": "uniform",
+                "recompute_num_layers": 1,
+            }
+    raise PlanError(f"recompute: {kind!r} is unknown; use none, selective or full")
+
+
+def _layer(qk_norm: bool) -> ModuleSpec:
+    attention = SelfAttentionSubmodules(
+        linear_qkv=ColumnParallelLinear,
+        core_attention=CausalAttention,
+        linear_proj=RowParallelLinear,
+        q_layernorm=RMSNorm if qk_norm else IdentityOp,
+        k_layernorm=RMSNorm if qk_norm else IdentityOp,
+    )
+    feed_forward = MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
+    return ModuleSpec(
+        module=TransformerLayer,
+        submodules=TransformerLayerSubmodules(
+            input_layernorm=RMSNorm,
+            self_attention=ModuleSpec(
+                module=SelfAttention,
+                params={"attn_mask_type": AttnMaskType.causal},
+                submodules=attention,
+            ),
+            self_attn_bda=get_bias_dropout_add,
+            pre_mlp_layernorm=RMSNorm,
+            mlp=ModuleSpec(module=MLP, submodules=feed_forward),
+            mlp_bda=get_bias_dropout_add,
+        ),
+    )
+
+
+def _device() -> torch.device:
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )

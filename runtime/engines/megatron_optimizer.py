@@ -1,0 +1,90 @@
+"""Gradient buffers and AdamW of a model that learns."""
+
+from __future__ import annotations
+
+from megatron.core.distributed import (
+    DistributedDataParallel,
+    DistributedDataParallelConfig,
+    finalize_model_grads,
+)
+from megatron.core.optimizer import (
+    MegatronOptimizer,
+    OptimizerConfig,
+    get_megatron_optimizer,
+    get_standard_config_overrides,
+)
+from megatron.core.process_groups_config import ProcessGroupCollection
+
+from plans.placement import TrainSettings
+from plans.source import PlanError
+from plans.spec import OptimizerSpec
+from runtime.engines.megatron_groups import MegatronGroups
+from runtime.engines.megatron_model import CausalModel
+
+
+def wrap_model(
+    network: CausalModel, groups: MegatronGroups, settings: TrainSettings
+) -> DistributedDataParallel:
+    """The network with its parameters and float32 gradients in contiguous buffers."""
+    config = network.config
+    wrapped = DistributedDataParallel(
+        config,
+        DistributedDataParallelConfig(
+            grad_reduce_in_fp32=True,
+            use_distributed_optimizer=settings.distributed_optimizer,
+        ),
+        network,
+        pg_collection=groups.collection,
+    )
+    config.finalize_model_grads_func = _finalize
+    return wrapped
+
+
+def build_optimizer(
+    wrapped: DistributedDataParallel,
+    groups: MegatronGroups,
+    settings: TrainSettings,
+    spec: OptimizerSpec,
+) -> MegatronOptimizer:
+    """AdamW over float32 main parameters; norms and biases do not decay.
+
+    Call after the weights are loaded: with bf16 the main parameters are copied from them.
+    """
+    if settings.optimizer_offload:
+        raise PlanError("optimizer_offload: the Megatron engine keeps the optimizer on its device")
+    config = OptimizerConfig(
+        optimizer="adam",
+        lr=spec.lr,
+        min_lr=spec.lr,
+        weight_decay=spec.weight_decay,
+        adam_beta1=spec.betas[0],
+        adam_beta2=spec.betas[1],
+        adam_eps=spec.eps,
+        clip_grad=spec.clip_grad,
+        bf16=wrapped.config.bf16,
+        params_dtype=wrapped.config.params_dtype,
+        use_distributed_optimizer=settings.distributed_optimizer,
+    )
+    optimizer = get_megatron_optimizer(
+        config,
+        [wrapped],
+        config_overrides=get_standard_config_overrides(config),
+        use_gloo_process_groups=False,
+        pg_collection=groups.collection,
+    )
+    # only Megatron's learning rate scheduler, which is not used here, applies the multiplier
+    for group in optimizer.param_groups:
+        group["weight_decay"] = spec.weight_decay * group["wd_mult"]
+    return optimizer
+
+
+def _finalize(
+    models: list[DistributedDataParallel],
+    _: object,
+    pg_collection: ProcessGroupCollection,
+    force_all_reduce: bool = False,
+) -> None:
+    """Sum gradients over replicas, split sequences and tied embeddings; divide by nothing."""
+    finalize_model_grads(
+        models, None, pg_collection=pg_collection, force_all_reduce=force_all_reduce
+    )
