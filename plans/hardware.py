@@ -20,7 +20,7 @@ MICROSECOND = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """What one device gets of a connection: one direction, achieved, and the cost of one message."""
+    """What a device gets of a connection in one direction, achieved, and the cost of a message."""
 
     gb_per_second: float
     latency_microseconds: float

@@ -152,7 +152,7 @@ def _check_product(workload: Workload, fixed: TrainRoleSpec) -> None:
     for degree in degrees.values():
         product *= degree
     ranks = workload.world_size
-    if product == ranks or len(degrees) < 3 and ranks % product == 0:
+    if product == ranks or (len(degrees) < 3 and ranks % product == 0):
         return
     text = " × ".join(f"{axis} {degree}" for axis, degree in degrees.items())
     at = ("roles", _first_role(workload, degrees))

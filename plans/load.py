@@ -7,15 +7,14 @@ from pathlib import Path
 from plans.hardware import HardwareSpec, read_hardware
 from plans.model import ModelSpec, read_model
 from plans.plan import Plan
-from plans.search import Search, plan_of, search
+from plans.search import Search, search
 from plans.source import SpecError, UserError, read_yaml
 from plans.spec import JobSpec, parse
 
 
 def make_plan(path: str | Path) -> Plan:
-    """The plan of the job file at `path`; UserError with file and line for what is wrong with it."""
-    found = search_file(path)
-    return plan_of(found.workload, found.best.candidate)
+    """The plan of the job file at `path`; UserError with file and line when there is none."""
+    return search_file(path).plan()
 
 
 def search_file(path: str | Path) -> Search:

@@ -1,29 +1,37 @@
-"""The memory account: bytes of one rank, by kind, while a phase lasts."""
+"""The memory account: bytes of one rank, by kind, while a phase lasts.
+
+A rank is told by its pipeline stage: the first holds the embedding and the most
+micro-batches in flight, the last the head and the logits; those in between hold less.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from math import prod
 
-from plans.dataflow import Role
+from plans.dataflow import Role, roles_of
 from plans.layout import ParallelLayout
 from plans.model import ModelSpec, Tensor
-from plans.placement import TrainSettings
+from plans.placement import RolloutSettings, TrainSettings
+from plans.reshard import BUCKET_BYTES
 from plans.workload import Candidate, Workload
 
-SWITCH_BUCKET_BYTES = 64 * 2**20
-TRAINS = {
+LEARNING = {
     "update_actor": Role.ACTOR_TRAIN,
     "update_critic": Role.CRITIC,
     "supervised": Role.ACTOR_TRAIN,
 }
-SCORES = {"old_log_prob": Role.ACTOR_TRAIN, "ref": Role.REFERENCE, "values": Role.CRITIC}
-GENERATES = ("gen", "evaluate")
+SCORING = {
+    "old_log_prob": Role.ACTOR_TRAIN,
+    "ref": Role.REFERENCE,
+    "values": Role.CRITIC,
+}
+GENERATING = ("gen", "evaluate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryUse:
-    """Bytes of one rank in one phase. Everything but activations, logits and switch stays all run."""
+    """Bytes of one rank. Activations, logits and switch last a phase, the rest the whole run."""
 
     weights: int = 0
     gradients: int = 0
@@ -43,48 +51,133 @@ class MemoryUse:
         """(kind, bytes) in the order of the account."""
         return [(field.name, getattr(self, field.name)) for field in fields(self)]
 
+    def __add__(self, other: MemoryUse) -> MemoryUse:
+        theirs = dict(other.items())
+        return MemoryUse(**{kind: count + theirs[kind] for kind, count in self.items()})
+
+
+def stages_to_check(layout: ParallelLayout) -> list[int]:
+    """The pipeline stages one of which is the fullest."""
+    return sorted({0, layout.pp - 1})
+
 
 def memory_use(workload: Workload, candidate: Candidate, phase: str) -> MemoryUse:
     """The account of the fullest rank while `phase` lasts."""
-    stages = {0, candidate.train.pp - 1}
-    uses = [stage_memory(workload, candidate, phase, stage) for stage in sorted(stages)]
+    uses = [
+        stage_memory(workload, candidate, phase, stage)
+        for stage in stages_to_check(candidate.train)
+    ]
     return max(uses, key=lambda use: use.total)
 
 
 def stage_memory(workload: Workload, candidate: Candidate, phase: str, stage: int) -> MemoryUse:
     """The account of a rank of pipeline stage `stage` while `phase` lasts."""
-    layout, settings = candidate.train, candidate.training
-    held = _held_parameters(workload, candidate, stage)
-    activations, logits = _transient(workload, candidate, phase, stage)
+    train, rollout = candidate.train, candidate.rollout
+    lasting = train_resident(workload, train, candidate.training, stage) + rollout_resident(
+        workload, train, rollout, candidate.rolling
+    )
+    if phase == "reshard":
+        return lasting + switch_transient(workload, train, rollout)
+    if phase in GENERATING:
+        return lasting + generate_transient(workload, rollout, candidate.rolling)
+    return lasting + train_transient(workload, train, candidate.training, phase, stage)
+
+
+def train_resident(
+    workload: Workload, layout: ParallelLayout, settings: TrainSettings, stage: int
+) -> MemoryUse:
+    """Weights, gradients and optimizer of the actor, critic and reference, and the reserve.
+
+    Gradients are fp32 (Megatron-core's main gradients); a reference has none.
+    """
+    held = {
+        role: stage_parameters(workload.model, layout, stage, role)
+        for role in roles_of(workload.job)
+        if role != Role.ACTOR_ROLLOUT
+    }
+    trained = sum(count for role, count in held.items() if role != Role.REFERENCE)
     return MemoryUse(
         weights=workload.element_bytes * sum(held.values()),
-        gradients=4 * _trained(held),
-        optimizer=optimizer_bytes(workload, _trained(held), layout, settings),
-        rollout_weights=rollout_weight_bytes(workload, candidate, stage),
-        kv_cache=candidate.rolling.kv_cache_bytes,
-        activations=activations,
-        logits=logits,
-        switch=switch_bytes(workload, candidate, phase),
+        gradients=4 * trained,
+        optimizer=optimizer_bytes(workload, trained, layout, settings),
         reserve=workload.hardware.reserve_bytes,
     )
 
 
+def rollout_resident(
+    workload: Workload, train: ParallelLayout, rollout: ParallelLayout, rolling: RolloutSettings
+) -> MemoryUse:
+    """The KV cache, and the weights that are not the trainer's own storage."""
+    return MemoryUse(
+        rollout_weights=rollout_weight_bytes(workload, train, rollout),
+        kv_cache=rolling.kv_cache_bytes,
+    )
+
+
+def train_transient(
+    workload: Workload, layout: ParallelLayout, settings: TrainSettings, phase: str, stage: int
+) -> MemoryUse:
+    """Activations and logits of a phase that learns or scores; nothing for the others.
+
+    Logits are kept in the model's precision and once in fp32 for the softmax.
+    """
+    role = LEARNING.get(phase) or SCORING.get(phase)
+    if role is None:
+        return MemoryUse()
+    tokens = settings.micro_batch * workload.sequence_tokens
+    logits = 0
+    if stage == layout.pp - 1 and role != Role.CRITIC:
+        row = workload.model.padded_vocab_size // layout.tp
+        logits = tokens * row * (4 + workload.element_bytes)
+    kept = activation_bytes(workload, layout, settings, stage, learns=phase in LEARNING)
+    return MemoryUse(activations=kept, logits=logits)
+
+
+def generate_transient(
+    workload: Workload, rollout: ParallelLayout, rolling: RolloutSettings
+) -> MemoryUse:
+    """Logits of one decoding step, in fp32 and gathered over the tensor-parallel ranks."""
+    model = workload.model
+    row = model.padded_vocab_size * 4 * (1 + 1 / rollout.tp)
+    return MemoryUse(logits=int(rolling.concurrency * row))
+
+
+def switch_transient(
+    workload: Workload, train: ParallelLayout, rollout: ParallelLayout
+) -> MemoryUse:
+    """Staging of the switch: one bucket each way, and nothing when the layouts agree."""
+    if shares_storage(train, rollout):
+        return MemoryUse()
+    most = workload.element_bytes * workload.model.parameter_count // rollout.tp
+    return MemoryUse(switch=2 * min(BUCKET_BYTES, most))
+
+
 def stage_parameters(model: ModelSpec, layout: ParallelLayout, stage: int, role: Role) -> int:
-    """Parameters a rank of this stage holds: its layers, the embedding on the first stage, and on
-    the last the final norm and the head (one row for a critic, the embedding again when tied)."""
-    share = sum(_share(tensor, layout.tp) for tensor in model.layer_tensors)
-    count = share * (model.layer_count // layout.pp)
+    """Parameters that a rank of this stage holds.
+
+    Its layers, the embedding on the first stage, and on the last the final norm and the head:
+    one row for a critic, the embedding once more when it is tied and stands on another stage.
+    """
+    count = layer_share(model, layout.tp) * (model.layer_count // layout.pp)
     table = model.padded_vocab_size * model.hidden_size // layout.tp
     first, last = stage == 0, stage == layout.pp - 1
     if first:
         count += table
-    if last:
-        count += model.hidden_size
-        if role == Role.CRITIC:
-            count += model.hidden_size
-        elif not (first and model.tied_embeddings):
-            count += table
-    return count
+    if not last:
+        return count
+    count += model.hidden_size
+    if role == Role.CRITIC:
+        return count + model.hidden_size
+    return count if first and model.tied_embeddings else count + table
+
+
+def layer_share(model: ModelSpec, tp: int, parts: tuple[str, ...] = ("",)) -> int:
+    """Parameters of one layer on one rank, of the tensors whose name holds one of `parts`."""
+    return sum(
+        _share(tensor, tp)
+        for tensor in model.layer_tensors
+        if any(part in tensor.name for part in parts)
+    )
 
 
 def optimizer_bytes(
@@ -93,8 +186,8 @@ def optimizer_bytes(
     """Adam's two fp32 moments, and the fp32 master copy when weights are bf16.
 
     8 or 12 bytes a parameter, divided over the data-parallel ranks by the distributed
-    optimizer (ZeRO stage 1, Rajbhandari et al. 2020, 3.1; Megatron-core
-    theoretical_memory_usage.py).
+    optimizer (ZeRO stage 1, Rajbhandari et al. 2020, 3.1; Megatron-core,
+    theoretical_memory_usage.py). Offloaded states are on the host.
     """
     if settings.optimizer_offload:
         return 0
@@ -102,27 +195,29 @@ def optimizer_bytes(
     return each * parameters // (layout.dp if settings.distributed_optimizer else 1)
 
 
-def rollout_weight_bytes(workload: Workload, candidate: Candidate, stage: int) -> int:
+def shares_storage(train: ParallelLayout, rollout: ParallelLayout) -> bool:
+    """Whether the rollout's parameters can be the trainer's own storage."""
+    return train.pp == 1 and train.tp == rollout.tp
+
+
+def rollout_weight_bytes(workload: Workload, train: ParallelLayout, rollout: ParallelLayout) -> int:
     """Weights the rollout holds beside the trainer's.
 
-    With equal tensor degrees and no pipeline its parameters are the trainer's storage, all
-    but qkv, which is a copy in another order when several KV groups live on a rank.
+    With shared storage only qkv is a copy, in another order, and that only when several KV
+    groups live on a rank; otherwise it is a whole shard.
     """
-    model, train, rollout = workload.model, candidate.train, candidate.rollout
-    if train.pp == 1 and train.tp == rollout.tp:
-        groups = model.kv_head_count // rollout.tp
-        qkv = sum(
-            _share(tensor, rollout.tp)
-            for tensor in model.layer_tensors
-            if any(part in tensor.name for part in ("q_proj", "k_proj", "v_proj"))
-        )
-        return workload.element_bytes * (qkv * model.layer_count if groups > 1 else 0)
-    whole = ParallelLayout(tp=rollout.tp)
-    return workload.element_bytes * stage_parameters(model, whole, 0, Role.ACTOR_ROLLOUT)
+    model = workload.model
+    if not shares_storage(train, rollout):
+        whole = ParallelLayout(tp=rollout.tp)
+        return workload.element_bytes * stage_parameters(model, whole, 0, Role.ACTOR_ROLLOUT)
+    if model.kv_head_count <= rollout.tp:
+        return 0
+    qkv = layer_share(model, rollout.tp, ("q_proj", "k_proj", "v_proj"))
+    return workload.element_bytes * qkv * model.layer_count
 
 
 def kv_bytes_per_token(workload: Workload, rollout_tp: int) -> int:
-    """Keys and values of one token on one rank; heads are replicated when ranks outnumber them."""
+    """Keys and values of one token on one rank; heads are copied when ranks outnumber them."""
     model = workload.model
     heads = max(1, model.kv_head_count // rollout_tp)
     return 2 * heads * model.head_size * model.layer_count * workload.element_bytes
@@ -135,62 +230,21 @@ def kv_bytes_per_sequence(workload: Workload, rollout_tp: int) -> int:
     return blocks * block * kv_bytes_per_token(workload, rollout_tp)
 
 
-def switch_bytes(workload: Workload, candidate: Candidate, phase: str) -> int:
-    """Staging of the switch: a bucket each way, and nothing when both layouts agree."""
-    train, rollout = candidate.train, candidate.rollout
-    if phase != "reshard" or (train.pp == 1 and train.tp == rollout.tp):
-        return 0
-    whole = workload.element_bytes * workload.model.parameter_count // rollout.tp
-    return 2 * min(SWITCH_BUCKET_BYTES, whole)
-
-
-def _held_parameters(workload: Workload, candidate: Candidate, stage: int) -> dict[Role, int]:
-    roles = [
-        placement.role
-        for placement in candidate.placements
-        if placement.role in (Role.ACTOR_TRAIN, Role.CRITIC, Role.REFERENCE)
-    ]
-    layout = candidate.train
-    return {role: stage_parameters(workload.model, layout, stage, role) for role in roles}
-
-
-def _trained(held: dict[Role, int]) -> int:
-    return sum(count for role, count in held.items() if role != Role.REFERENCE)
-
-
-def _transient(workload: Workload, candidate: Candidate, phase: str, stage: int) -> tuple[int, int]:
-    """Activations and logits that exist only while `phase` lasts."""
-    model, layout = workload.model, candidate.train
-    if phase in GENERATES:
-        rows = min(candidate.rolling.concurrency, 1024)
-        return 0, rows * model.padded_vocab_size // candidate.rollout.tp * 4 * 2
-    role = TRAINS.get(phase) or SCORES.get(phase)
-    if role is None:
-        return 0, 0
-    tokens = candidate.training.micro_batch * workload.sequence_tokens
-    logits = 0
-    if stage == layout.pp - 1 and role != Role.CRITIC:
-        logits = tokens * model.padded_vocab_size * (4 + workload.element_bytes) // layout.tp
-    live = activation_bytes(workload, candidate, stage, learns=phase in TRAINS)
-    return live, logits
-
-
-def activation_bytes(workload: Workload, candidate: Candidate, stage: int, *, learns: bool) -> int:
+def activation_bytes(
+    workload: Workload, layout: ParallelLayout, settings: TrainSettings, stage: int, *, learns: bool
+) -> int:
     """What the layers of a stage keep for the backward pass, over the micro-batches in flight.
 
-    Korthikanti et al. 2022 (2205.05198), table 2 with a gated MLP: (18 h + 6 f) bytes a token
-    and layer at two bytes an element, of which 10 h is not cut by tensor parallelism unless
-    the sequence is; 2 h with full recomputation, and one layer alive. Unfused attention
-    (CPU) adds its scores, 5 a s bytes. 1F1B keeps pp - stage micro-batches in flight.
-    A forward pass alone keeps one layer.
+    1F1B keeps min(micro-batches, pp - stage) of them (Narayanan et al. 2021, 2.2.1). Full
+    recomputation keeps the input of each layer and one layer alive; a forward pass alone
+    keeps one layer.
     """
-    layout, settings = candidate.train, candidate.training
     tokens = settings.micro_batch * workload.sequence_tokens
-    layer = _layer_bytes(workload, layout, settings) * tokens
+    layer = _layer_bytes_per_token(workload, layout, settings) * tokens
     if not learns:
         return layer
     layers = workload.model.layer_count // layout.pp
-    flying = min(micro_batches(workload, candidate), layout.pp - stage)
+    flying = min(micro_batches(workload, layout, settings), layout.pp - stage)
     if settings.recompute == "none":
         return layer * layers * flying
     kept = workload.element_bytes * workload.model.hidden_size * tokens
@@ -199,23 +253,31 @@ def activation_bytes(workload: Workload, candidate: Candidate, stage: int, *, le
     return kept * layers * flying + layer
 
 
-def micro_batches(workload: Workload, candidate: Candidate) -> int:
-    """Micro-batches a data-parallel rank runs between two optimizer steps."""
-    batch = workload.job.batch
-    shard = batch.sequences // batch.mini_batches // candidate.train.dp
-    return max(1, -(-shard // candidate.training.micro_batch))
+def micro_batches(workload: Workload, layout: ParallelLayout, settings: TrainSettings) -> int:
+    """Micro-batches a data-parallel rank runs for one optimizer step."""
+    shard = workload.mini_batch // layout.dp
+    return max(1, -(-shard // settings.micro_batch))
 
 
-def _layer_bytes(workload: Workload, layout: ParallelLayout, settings: TrainSettings) -> int:
-    """Kept activations of one layer and token."""
-    model, tp = workload.model, layout.tp
+def _layer_bytes_per_token(
+    workload: Workload, layout: ParallelLayout, settings: TrainSettings
+) -> int:
+    """Kept activations of one layer and token.
+
+    18 h + 6 f bytes at two bytes an element for a gated MLP, of which 10 h is not cut by
+    tensor parallelism unless the sequence is (Korthikanti et al. 2022, table 2, with f for
+    4 h and two MLP inputs). Unfused attention, as on a CPU, adds its scores: 5 a s bytes.
+    Measured on H200s: a 7B keeps 5.4 MB a token at tp 1, this says 5.0 and 0.9 of logits.
+    """
+    model = workload.model
     uncut = 10 * model.hidden_size
     cut = 8 * model.hidden_size + 6 * model.intermediate_size
     if workload.hardware.platform == "cpu":
         cut += 5 * model.head_count * workload.sequence_tokens
-    count = uncut // (tp if settings.sequence_parallel else 1) + cut // tp
-    return count * workload.element_bytes // 2
+    if settings.sequence_parallel:
+        uncut //= layout.tp
+    return (uncut + cut // layout.tp) * workload.element_bytes // 2
 
 
 def _share(tensor: Tensor, tp: int) -> int:
-    return prod(tensor.shape) // (tp if tensor.shard_dim is not None else 1)
+    return prod(tensor.shape) // (1 if tensor.shard_dim is None else tp)

@@ -1,8 +1,9 @@
-"""ModelSpec: the architecture numbers of a language model, from its Hugging Face `config.json` alone."""
+"""ModelSpec: a language model's numbers, from its Hugging Face `config.json` alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ FAMILIES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """One Hugging Face tensor: its shape, and the dim that tensor parallelism cuts (None: replicated)."""
+    """A Hugging Face tensor: its shape, and the dim tensor parallelism cuts (None: replicated)."""
 
     name: str
     shape: tuple[int, ...]
@@ -72,13 +73,9 @@ class ModelSpec:
 
     @property
     def parameter_count(self) -> int:
-        total = 0
-        for tensor in self.tensors:
-            size = 1
-            for extent in tensor.shape:
-                size *= extent
-            total += size
-        return total
+        outside = (*self._outer("model.embed_tokens.weight"), *self._last())
+        layer = sum(prod(tensor.shape) for tensor in self.layer_tensors)
+        return layer * self.layer_count + sum(prod(tensor.shape) for tensor in outside)
 
     @property
     def layer_tensors(self) -> tuple[Tensor, ...]:
@@ -123,7 +120,7 @@ class ModelSpec:
 
 
 def read_model(folder: Path) -> ModelSpec:
-    """The model in a folder; SpecError when there is no config.json or its architecture is unknown."""
+    """The model in a folder; SpecError when its config.json is missing or not understood."""
     return from_config(read_json(folder / "config.json"), str(folder / "config.json"))
 
 
@@ -132,9 +129,8 @@ def from_config(config: dict[str, Any], where: str) -> ModelSpec:
     architecture = str((config.get("architectures") or ["missing"])[0])
     family = FAMILIES.get(architecture)
     if family is None:
-        raise SpecError(
-            f"{where}: architecture {architecture!r} is not known; known: {', '.join(sorted(FAMILIES))}"
-        )
+        known = ", ".join(sorted(FAMILIES))
+        raise SpecError(f"{where}: architecture {architecture!r} is not known; known: {known}")
     try:
         return _from_family(architecture, family, config)
     except KeyError as error:

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from math import sqrt
+from itertools import product
 
-from plans.dataflow import Role, roles_of
+from plans.freeze import plan_of
 from plans.hardware import HardwareSpec
 from plans.layout import ParallelLayout
-from plans.legality import Rejection, divisors, rollout_degrees, train_layouts
-from plans.memory import MemoryUse, kv_bytes_per_sequence, memory_use
+from plans.legality import Rejection, rollout_degrees, train_layouts
 from plans.model import ModelSpec
-from plans.placement import Placement, ResourcePool, RolloutSettings, TrainSettings
-from plans.plan import FORMAT, PhasePlan, Plan
-from plans.reshard import rollout_layout, summarize
+from plans.options import RolloutOption, TrainOption, peak_bytes, rollout_options, train_options
+from plans.plan import Plan
+from plans.reshard import rollout_layout
 from plans.source import PlanError
 from plans.spec import JobSpec
-from plans.timeline import PhaseTime, outside_times, step_times
-from plans.units import GIB, HOUR, MIB
-from plans.workload import Candidate, Workload
+from plans.units import GIB
+from plans.workload import Candidate, Workload, colocated
 
-MOST_CONCURRENT = 256
-LEAST_CACHE_BYTES = 64 * MIB
 MOST_NODES_TRIED = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranked:
-    """A candidate that is legal and fits, with the two numbers it is judged by."""
+    """The best settings of one pair of layouts that fit, with the numbers they are judged by."""
 
     candidate: Candidate
     step_seconds: float
@@ -36,25 +31,29 @@ class Ranked:
 
     @property
     def order(self) -> tuple[float | int, ...]:
-        """Fastest first; then fewer stages, smaller degrees, less memory, so that ties are settled."""
-        train, settings = self.candidate.train, self.candidate.training
+        """Fastest first; ties go to fewer stages, smaller degrees, less memory."""
+        candidate = self.candidate
         return (
             round(self.step_seconds, 9),
-            train.pp,
-            train.tp,
-            self.candidate.rollout.tp,
+            candidate.train.pp,
+            candidate.train.tp,
+            candidate.rollout.tp,
             self.peak_bytes,
-            settings.micro_batch,
+            candidate.training.micro_batch,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """What a search found: the candidates in order, the best first, and why the rest fell out."""
+    """What a search found: pairs of layouts in order, the best first, and why the rest fell out.
+
+    `judged` counts every combination of layouts and settings that was compared.
+    """
 
     workload: Workload
     ranked: tuple[Ranked, ...]
     rejections: tuple[Rejection, ...]
+    judged: int
 
     @property
     def best(self) -> Ranked:
@@ -62,216 +61,145 @@ class Search:
 
     @property
     def next_best(self) -> Ranked | None:
-        """The best candidate with another layout than the winner's."""
-        names = str(self.best.candidate)
-        return next((one for one in self.ranked if str(one.candidate) != names), None)
+        return self.ranked[1] if len(self.ranked) > 1 else None
+
+    def plan(self) -> Plan:
+        """The best candidate as a frozen plan."""
+        return plan_of(self.workload, self.best.candidate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TooLarge:
+    """The smallest need of a pair of layouts that does not fit."""
+
+    candidate: Candidate
+    peak_bytes: int
 
 
 def make_plan(job: JobSpec, model: ModelSpec, hardware: HardwareSpec) -> Plan:
     """The fastest plan under the cost model; PlanError with the reason when there is none."""
-    found = search(job, model, hardware)
-    return plan_of(found.workload, found.best.candidate)
+    return search(job, model, hardware).plan()
 
 
 def search(job: JobSpec, model: ModelSpec, hardware: HardwareSpec) -> Search:
-    """Every candidate of a job, judged; PlanError when none is legal or none fits."""
+    """Every pair of layouts of a job, judged; PlanError when none is legal or none fits."""
     workload = Workload(job=job, model=model, hardware=hardware)
     workload.check_cluster()
-    ranked, rejected, smallest = _judge(workload)
-    if not ranked:
-        raise _no_plan(workload, rejected, smallest)
+    workload.check_lengths()
+    layouts, no_train = train_layouts(workload)
+    degrees, no_rollout = rollout_degrees(workload)
+    if not layouts or not degrees:
+        raise _nothing_legal(layouts, no_train, no_rollout)
+    judged, fits, too_large = _judge(workload, layouts, degrees)
+    if not fits:
+        raise _nothing_fits(workload, min(too_large, key=lambda one: one.peak_bytes))
     return Search(
         workload=workload,
-        ranked=tuple(sorted(ranked, key=lambda one: one.order)),
-        rejections=tuple(rejected),
+        ranked=tuple(sorted(fits, key=lambda one: one.order)),
+        rejections=(*no_train, *no_rollout, *(_rejection(workload, one) for one in too_large)),
+        judged=judged,
     )
-
-
-def plan_of(workload: Workload, candidate: Candidate) -> Plan:
-    """The frozen plan of a candidate."""
-    outside = outside_times(workload, candidate)
-    steps = step_times(workload, candidate)
-    return Plan(
-        format=FORMAT,
-        job=workload.job,
-        model=workload.model,
-        hardware=workload.hardware.name,
-        precision=workload.precision,
-        ranks_per_node=workload.ranks_per_node,
-        pools=candidate.pools,
-        placements=candidate.placements,
-        phases=tuple(_phase_plan(workload, candidate, time) for time in steps),
-        outside=tuple(_phase_plan(workload, candidate, time) for time in outside),
-        reshard=summarize(
-            workload.model, candidate.train, candidate.rollout, workload.element_bytes
-        ),
-        checkpoint_every=checkpoint_interval(workload, steps, outside),
-    )
-
-
-def checkpoint_interval(
-    workload: Workload, steps: tuple[PhaseTime, ...], outside: tuple[PhaseTime, ...]
-) -> int:
-    """Steps between checkpoints: what the user fixed, or the interval that loses least time.
-
-    sqrt(2 C M) seconds, C the cost of one checkpoint and M the mean time between failures of
-    the whole job (Young 1974; Daly 2006, first order), at least one step and at most the run.
-    """
-    job = workload.job
-    if job.checkpoint.every:
-        return job.checkpoint.every
-    cost = next(time.cost.seconds for time in outside if time.name == "checkpoint")
-    between_failures = workload.hardware.node_failure_hours * HOUR / job.cluster.nodes
-    step = sum(time.cost.seconds for time in steps)
-    return max(1, min(job.steps, int(sqrt(2 * cost * between_failures) / step)))
 
 
 def _judge(
-    workload: Workload,
-) -> tuple[list[Ranked], list[Rejection], tuple[Candidate, MemoryUse] | None]:
-    """Fitting candidates, rejections, and the smallest of those that do not fit."""
-    layouts, no_train = train_layouts(workload)
-    degrees, no_rollout = rollout_degrees(workload)
-    ranked: list[Ranked] = []
-    rejected = [*no_train, *no_rollout]
-    smallest: tuple[Candidate, MemoryUse] | None = None
+    workload: Workload, layouts: list[ParallelLayout], degrees: list[int]
+) -> tuple[int, list[Ranked], list[_TooLarge]]:
+    """For each pair of layouts its best settings, or how much it would need."""
+    judged, fits, too_large = 0, [], []
     for train in layouts:
-        for candidate in _candidates(workload, train, degrees):
-            peak = peak_use(workload, candidate)
-            if peak.total <= workload.hardware.memory_bytes:
-                ranked.append(_rank(workload, candidate, peak))
-                continue
-            rejected.append(_too_large(workload, candidate, peak))
-            if smallest is None or peak.total < smallest[1].total:
-                smallest = (candidate, peak)
-    return ranked, rejected, smallest
+        training = train_options(workload, train)
+        for tp in degrees:
+            rolling = rollout_options(workload, train, rollout_layout(train, tp))
+            judged += len(training) * len(rolling)
+            best = _best_pair(workload, training, rolling)
+            if best:
+                fits.append(_ranked(workload, train, *best))
+            else:
+                too_large.append(_smallest(workload, train, training, rolling))
+    return judged, fits, too_large
 
 
-def peak_use(workload: Workload, candidate: Candidate) -> MemoryUse:
-    """The account of the fullest rank in the phase that needs most."""
-    names = [time.name for time in step_times(workload, candidate)]
-    return max((memory_use(workload, candidate, name) for name in names), key=lambda use: use.total)
+def _best_pair(
+    workload: Workload, training: list[TrainOption], rolling: list[RolloutOption]
+) -> tuple[TrainOption, RolloutOption] | None:
+    """The fastest options that fit together; of equals the one that needs less memory."""
+    capacity = workload.hardware.memory_bytes
+    best: tuple[TrainOption, RolloutOption] | None = None
+    best_order: tuple[float, int] | None = None
+    for one, other in product(training, rolling):
+        peak = peak_bytes(one, other)
+        order = (round(one.seconds + other.seconds, 9), peak)
+        if peak <= capacity and (best_order is None or order < best_order):
+            best, best_order = (one, other), order
+    return best
 
 
-def _rank(workload: Workload, candidate: Candidate, peak: MemoryUse) -> Ranked:
-    seconds = sum(time.cost.seconds for time in step_times(workload, candidate))
-    return Ranked(candidate=candidate, step_seconds=seconds, peak_bytes=peak.total)
+def _ranked(
+    workload: Workload, train: ParallelLayout, one: TrainOption, other: RolloutOption
+) -> Ranked:
+    return Ranked(
+        candidate=colocated(workload, train, one.settings, other.layout, other.settings),
+        step_seconds=one.seconds + other.seconds,
+        peak_bytes=peak_bytes(one, other),
+    )
 
 
-def _candidates(
-    workload: Workload, train: ParallelLayout, degrees: list[int]
-) -> Iterator[Candidate]:
-    for tp in degrees:
-        rollout = rollout_layout(train, tp)
-        for settings in _train_settings(workload, train):
-            for rolling in _rollout_settings(workload, rollout):
-                yield _candidate(workload, train, rollout, settings, rolling)
-
-
-def _train_settings(workload: Workload, layout: ParallelLayout) -> Iterator[TrainSettings]:
-    batch = workload.job.batch
-    shard = batch.sequences // batch.mini_batches // layout.dp
-    sizes = [batch.micro_samples] if batch.micro_samples else divisors(shard)
-    for micro_batch in sizes:
-        for recompute in ("none", "full"):
-            yield TrainSettings(
-                micro_batch=min(micro_batch, shard),
-                recompute=recompute,
-                sequence_parallel=layout.tp > 1 and workload.hardware.platform != "cpu",
-            )
-
-
-def _rollout_settings(workload: Workload, layout: ParallelLayout) -> Iterator[RolloutSettings]:
-    """Concurrencies worth trying: all sequences of a replica at once, then halves of it.
-
-    The cache holds `concurrency` sequences of full length, so none is ever pre-empted.
-    """
-    asked, tokens = workload.job.roles.actor_rollout, workload.sequence_tokens
-    one = kv_bytes_per_sequence(workload, layout.tp)
-    rows = min(MOST_CONCURRENT, -(-workload.job.batch.sequences // layout.dp))
-    if asked.kv_cache_gib:
-        room = int(asked.kv_cache_gib * GIB)
-        count = asked.concurrency or max(1, min(rows, room // one))
-        yield RolloutSettings(concurrency=count, kv_cache_bytes=room, max_tokens=tokens)
-        return
-    count = asked.concurrency or rows
-    while count:
-        room = max(LEAST_CACHE_BYTES, (count + 1) * one)
-        yield RolloutSettings(concurrency=count, kv_cache_bytes=room, max_tokens=tokens)
-        count = 0 if asked.concurrency else count // 2
-
-
-def _candidate(
+def _smallest(
     workload: Workload,
     train: ParallelLayout,
-    rollout: ParallelLayout,
-    settings: TrainSettings,
-    rolling: RolloutSettings,
-) -> Candidate:
-    """All roles on one pool of all ranks; the scored roles share the actor's training layout."""
-    pool = ResourcePool(name="all", first_rank=0, rank_count=workload.world_size)
-    placements = [
-        Placement(role=role, pool=pool.name, layout=rollout, rollout=rolling)
-        if role == Role.ACTOR_ROLLOUT
-        else Placement(role=role, pool=pool.name, layout=train, train=settings)
-        for role in roles_of(workload.job)
-    ]
-    return Candidate(pools=(pool,), placements=tuple(placements))
+    training: list[TrainOption],
+    rolling: list[RolloutOption],
+) -> _TooLarge:
+    one, other = min(product(training, rolling), key=lambda pair: peak_bytes(*pair))
+    candidate = colocated(workload, train, one.settings, other.layout, other.settings)
+    return _TooLarge(candidate=candidate, peak_bytes=peak_bytes(one, other))
 
 
-def _phase_plan(workload: Workload, candidate: Candidate, time: PhaseTime) -> PhasePlan:
-    """A phase with its deadline: a multiple of the plan, and never below a floor.
-
-    The factor covers what the cost model does not know (first-step compilation, a slow
-    disk, a busy machine); the floor covers phases planned in milliseconds.
-    """
-    hardware, seconds = workload.hardware, time.cost.seconds
-    deadline = max(hardware.deadline_factor * seconds, hardware.deadline_floor_seconds)
-    return PhasePlan(
-        name=time.name,
-        role=time.role,
-        seconds=float(f"{seconds:.6g}"),
-        deadline_seconds=float(f"{deadline:.6g}"),
-        peak_bytes=memory_use(workload, candidate, time.name).total,
-    )
+def _rejection(workload: Workload, one: _TooLarge) -> Rejection:
+    has = workload.hardware.memory_gib
+    need = f"{one.peak_bytes / GIB:.3g} GiB per {workload.hardware.device}"
+    return Rejection(what=str(one.candidate), reason=f"needs {need}, there are {has:.3g}")
 
 
-def _too_large(workload: Workload, candidate: Candidate, peak: MemoryUse) -> Rejection:
-    capacity = workload.hardware.memory_gib
-    return Rejection(
-        what=f"{candidate}, micro-batch {candidate.training.micro_batch}",
-        reason=f"needs {peak.total / GIB:.3g} GiB of {capacity:.3g}",
-    )
-
-
-def _no_plan(
-    workload: Workload,
-    rejected: list[Rejection],
-    smallest: tuple[Candidate, MemoryUse] | None,
+def _nothing_legal(
+    layouts: list[ParallelLayout], no_train: list[Rejection], no_rollout: list[Rejection]
 ) -> PlanError:
-    if smallest is None:
-        reasons = dict.fromkeys(f"{one.what}: {one.reason}" for one in rejected)
-        return PlanError("no layout is legal:\n" + "\n".join(f"  {line}" for line in reasons))
-    candidate, peak = smallest
+    """What stands in the way, each reason once, under the role that the user can change."""
+    role, rejections = ("actor_rollout", no_rollout) if layouts else ("actor_train", no_train)
+    reasons = "; ".join(dict.fromkeys(one.reason for one in rejections))
+    return PlanError(f"no legal layout: {reasons}", at=("roles", role))
+
+
+def _nothing_fits(workload: Workload, best: _TooLarge) -> PlanError:
     hardware = workload.hardware
-    need = f"{peak.total / GIB:.3g} GiB per {hardware.device}"
+    need = f"{best.peak_bytes / GIB:.3g} GiB per {hardware.device}"
     nodes = _nodes_that_fit(workload)
     remedy = f"; try nodes: {nodes}" if nodes else ""
     return PlanError(
-        f"no layout fits: the best ({candidate}) needs {need}, "
+        f"no layout fits: the best ({best.candidate}) needs {need}, "
         f"{hardware.name} has {hardware.memory_gib:.3g}{remedy}"
     )
 
 
 def _nodes_that_fit(workload: Workload) -> int:
-    """The smallest doubling of the nodes with which some layout fits; 0 when none does."""
+    """The least doubling of the nodes with which some layout fits; 0 when none does."""
     cluster = workload.job.cluster
     factor = 2
     while cluster.nodes * factor <= MOST_NODES_TRIED:
         ranks = cluster.ranks * factor if cluster.ranks else None
         more = cluster.model_copy(update={"nodes": cluster.nodes * factor, "ranks": ranks})
         job = workload.job.model_copy(update={"cluster": more})
-        if _judge(Workload(job=job, model=workload.model, hardware=workload.hardware))[0]:
+        larger = Workload(job=job, model=workload.model, hardware=workload.hardware)
+        if _some_fit(larger):
             return more.nodes
         factor *= 2
     return 0
+
+
+def _some_fit(workload: Workload) -> bool:
+    try:
+        layouts, _ = train_layouts(workload)
+        degrees, _ = rollout_degrees(workload)
+    except PlanError:
+        return False  # what the user fixed does not multiply to more ranks
+    return bool(_judge(workload, layouts, degrees)[1])

@@ -76,10 +76,11 @@ def read_yaml(path: Path) -> Document:
         if not isinstance(root, yaml.MappingNode):
             raise SpecError(f"{path}:1: expected a mapping such as 'model: ...'")
         data = yaml.SafeLoader("").construct_document(root)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SpecError(f"{path}:{line}: {error.problem or 'not readable as YAML'}") from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "not readable as YAML"
-        raise SpecError(f"{path}:{mark.line + 1 if mark else 1}: {problem}") from None
+        raise SpecError(f"{path}: not readable as YAML: {error}") from None
     return Document(path, data, lines)
 
 
@@ -90,7 +91,7 @@ def read_text(path: Path) -> str:
             raise SpecError(f"{path}: {path.stat().st_size} bytes; {LIMITS_TEXT}")
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise SpecError(f"{path}: {error.strerror.lower()}") from None
+        raise SpecError(f"{path}: {(error.strerror or 'not readable').lower()}") from None
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: not UTF-8 at byte {error.start}") from None
 

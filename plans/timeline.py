@@ -1,4 +1,8 @@
-"""Seconds of every phase of a candidate, and what binds each."""
+"""Seconds of every phase, and what binds each.
+
+Phases that train or score depend on the training layout and its settings, those that
+generate on both layouts and the rollout's settings; the search relies on that split.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,30 @@ from dataclasses import dataclass
 
 from plans.cost import (
     BACKWARD_PASSES,
-    RECOMPUTE_PASSES,
     Cost,
     all_reduce_cost,
-    decode_step_cost,
-    forward_stage_cost,
-    link_between,
+    copy_cost,
+    decode_cost,
+    forward_cost,
+    message_cost,
     prefill_cost,
 )
 from plans.dataflow import Role, phases_of
-from plans.memory import micro_batches, optimizer_bytes, rollout_weight_bytes, stage_parameters
+from plans.layout import ParallelLayout
+from plans.memory import (
+    LEARNING,
+    SCORING,
+    micro_batches,
+    optimizer_bytes,
+    rollout_weight_bytes,
+    stage_parameters,
+)
+from plans.placement import RolloutSettings, TrainSettings
+from plans.units import GIGA
 from plans.workload import Candidate, Workload
 
-# Bookkeeping on the host: the reward rule, packing and group statistics of one sequence,
-# measured with the rule rewards on one core of a cloud Xeon.
+# The reward rule, packing and group statistics of one sequence on the host; measured with
+# the rule rewards on one core of a cloud Xeon.
 HOST_SECONDS_PER_SEQUENCE = 1e-4
 
 
@@ -33,135 +47,124 @@ class PhaseTime:
 
 
 def step_times(workload: Workload, candidate: Candidate) -> tuple[PhaseTime, ...]:
-    """The phases of one RL step in order."""
+    """The phases of one RL step, in order."""
     return tuple(
         PhaseTime(
             name=phase.name,
             role=phase.role,
-            cost=phase_cost(workload, candidate, phase.name).times(phase.passes),
+            cost=_phase_cost(workload, candidate, phase.name) * phase.passes,
         )
         for phase in phases_of(workload.job)
     )
 
 
 def outside_times(workload: Workload, candidate: Candidate) -> tuple[PhaseTime, ...]:
-    """The pieces of a run that belong to no step; only those the job has."""
-    job, actor = workload.job, Role.ACTOR_TRAIN
+    """The pieces of a run that belong to no step; only those that the job has.
+
+    An evaluation is planned as one step's generation: its data are not read to plan.
+    """
+    job, train, training = workload.job, candidate.train, candidate.training
+    actor, rollout = Role.ACTOR_TRAIN, Role.ACTOR_ROLLOUT
     start = Cost(overhead=workload.hardware.start_seconds * workload.slowdown)
     times = [PhaseTime(name="start", role=actor, cost=start)]
     if job.supervised:
-        step = update_cost(workload, candidate, actor, job.supervised.batch, 1)
-        times.append(
-            PhaseTime(name="supervised", role=actor, cost=step.times(job.supervised.steps))
-        )
+        step = learn_cost(workload, train, training, actor, job.supervised.batch)
+        times.append(PhaseTime(name="supervised", role=actor, cost=step * job.supervised.steps))
     if job.data.eval:
-        role, cost = Role.ACTOR_ROLLOUT, generate_cost(workload, candidate)
-        times.append(PhaseTime(name="evaluate", role=role, cost=cost))
-    saved = checkpoint_cost(workload, candidate)
+        cost = reshard_cost(workload, train, candidate.rollout)
+        cost += generate_cost(workload, candidate.rollout, candidate.rolling)
+        times.append(PhaseTime(name="evaluate", role=rollout, cost=cost))
+    saved = checkpoint_cost(workload, train, training)
     return (*times, PhaseTime(name="checkpoint", role=actor, cost=saved))
 
 
-def phase_cost(workload: Workload, candidate: Candidate, name: str) -> Cost:
-    """The cost of one phase of the step by its name."""
+def train_phase_cost(
+    workload: Workload, layout: ParallelLayout, settings: TrainSettings, name: str
+) -> Cost:
+    """The cost of a phase that learns or scores; of any other, the host's share."""
     batch = workload.job.batch
-    match name:
-        case "reshard":
-            return reshard_cost(workload, candidate)
-        case "gen":
-            return generate_cost(workload, candidate)
-        case "old_log_prob" | "ref" | "values":
-            return score_cost(workload, candidate)
-        case "update_actor":
-            return update_cost(
-                workload, candidate, Role.ACTOR_TRAIN, batch.sequences, batch.mini_batches
-            )
-        case "update_critic":
-            return update_cost(
-                workload, candidate, Role.CRITIC, batch.sequences, batch.mini_batches
-            )
+    if name in SCORING:
+        return score_cost(workload, layout, settings)
+    if name in LEARNING:
+        once = learn_cost(workload, layout, settings, LEARNING[name], workload.mini_batch)
+        return once * batch.mini_batches
     return Cost(overhead=HOST_SECONDS_PER_SEQUENCE * batch.sequences)
 
 
-def reshard_cost(workload: Workload, candidate: Candidate) -> Cost:
-    """The switch: the bound on received bytes over the link, and one local copy of the rest.
+def reshard_cost(workload: Workload, train: ParallelLayout, rollout: ParallelLayout) -> Cost:
+    """The switch: the least bytes over the link, and a local copy of what is not shared.
 
-    Received per rank is (t p - g)/(g t p) of the model, g the rollout's tensor degree, when
-    each training shard lies inside the rollout shard of its rank (HybridFlow, Sheng et al.
-    2025, table 2).
+    A rank receives (t p - g)/(g t p) of the model, g the rollout's tensor degree, when its
+    training shard lies inside its rollout shard (HybridFlow, Sheng et al. 2025, table 2).
     """
-    train, g = candidate.train, candidate.rollout.tp
-    shards = train.tp * train.pp
+    shards, g = train.tp * train.pp, rollout.tp
     model_bytes = workload.element_bytes * workload.model.parameter_count
     moved = model_bytes * max(0, shards - g) / (g * shards)
-    copied = rollout_weight_bytes(workload, candidate, 0) - moved
-    rate = workload.hardware.memory_bytes_per_second / workload.slowdown
-    network = Cost()
-    if moved:
-        link = link_between(workload, shards)
-        seconds = link.latency_seconds + moved / link.bytes_per_second
-        network = Cost(network=seconds * workload.slowdown)
-    return Cost(memory=2 * max(0.0, copied) / rate) + network
+    copied = max(0.0, rollout_weight_bytes(workload, train, rollout) - moved)
+    return copy_cost(workload, copied) + message_cost(workload, shards, moved)
 
 
-def generate_cost(workload: Workload, candidate: Candidate) -> Cost:
+def generate_cost(workload: Workload, layout: ParallelLayout, rolling: RolloutSettings) -> Cost:
     """All sequences of the batch on their replicas, every response as long as it may be.
 
-    Sequences run in waves of `concurrency`; prefix sharing between samples is not counted.
+    Sequences run in waves of `concurrency`; sharing of prompts between samples is not counted.
     """
-    tokens, rolling, layout = workload.job.tokens, candidate.rolling, candidate.rollout
+    tokens = workload.job.tokens
     rows = -(-workload.job.batch.sequences // layout.dp)
-    waves = rows / min(rows, rolling.concurrency)
-    context = tokens.prompt + tokens.response / 2
     active = min(rows, rolling.concurrency)
-    step = decode_step_cost(workload, layout.tp, active, context)
-    decode = step.times(tokens.response * waves)
-    return decode + prefill_cost(workload, layout.tp, rows * tokens.prompt, tokens.prompt)
+    context = tokens.prompt + tokens.response / 2
+    step = decode_cost(workload, layout.tp, active, context)
+    prompts = prefill_cost(workload, layout.tp, rows * tokens.prompt, tokens.prompt)
+    return step * (tokens.response * rows / active) + prompts
 
 
-def score_cost(workload: Workload, candidate: Candidate) -> Cost:
-    """A forward pass over the batch: micro-batches and the filling of the pipeline."""
-    tokens = candidate.training.micro_batch * workload.sequence_tokens
-    rounds = workload.job.batch.mini_batches * micro_batches(workload, candidate)
-    stage = forward_stage_cost(workload, candidate, tokens)
-    return stage.times(rounds + candidate.train.pp - 1)
+def score_cost(workload: Workload, layout: ParallelLayout, settings: TrainSettings) -> Cost:
+    """A forward pass over the batch: its micro-batches, and the filling of the pipeline."""
+    tokens = settings.micro_batch * workload.sequence_tokens
+    rounds = workload.job.batch.mini_batches * micro_batches(workload, layout, settings)
+    return forward_cost(workload, layout, tokens) * (rounds + layout.pp - 1)
 
 
-def update_cost(
-    workload: Workload, candidate: Candidate, role: Role, sequences: int, mini_batches: int
+def learn_cost(
+    workload: Workload, layout: ParallelLayout, settings: TrainSettings, role: Role, sequences: int
 ) -> Cost:
-    """`mini_batches` optimizer steps over `sequences`: forward, backward, reduction, Adam.
+    """One optimizer step over `sequences`: forward, backward, reduction of gradients, Adam.
 
-    Backward is two forwards, full recomputation one more; 1F1B runs micro-batches + pp - 1
+    Backward is two forwards, full recomputation one more. 1F1B runs micro-batches + pp - 1
     slots (Narayanan et al. 2021, 2.2.1).
     """
-    layout, settings = candidate.train, candidate.training
-    shard = max(1, sequences // mini_batches // layout.dp)
-    rounds = max(1, -(-shard // settings.micro_batch))
-    tokens = min(shard, settings.micro_batch) * workload.sequence_tokens
-    passes = 1 + BACKWARD_PASSES + (RECOMPUTE_PASSES if settings.recompute == "full" else 0)
-    stage = forward_stage_cost(workload, candidate, tokens).times(passes)
-    learn = stage.times(rounds + layout.pp - 1) + optimizer_step_cost(workload, candidate, role)
-    return learn.times(mini_batches)
+    shard = max(1, sequences // layout.dp)
+    micro_batch = min(shard, settings.micro_batch)
+    rounds = -(-shard // micro_batch)
+    passes = 1 + BACKWARD_PASSES + (settings.recompute == "full")
+    slot = forward_cost(workload, layout, micro_batch * workload.sequence_tokens) * passes
+    return slot * (rounds + layout.pp - 1) + optimizer_cost(workload, layout, settings, role)
 
 
-def optimizer_step_cost(workload: Workload, candidate: Candidate, role: Role) -> Cost:
+def optimizer_cost(
+    workload: Workload, layout: ParallelLayout, settings: TrainSettings, role: Role
+) -> Cost:
     """Gradients summed over the replicas in fp32, then Adam's states read and written once."""
-    layout = candidate.train
     parameters = stage_parameters(workload.model, layout, 0, role)
-    span = layout.tp * layout.dp
-    reduce = all_reduce_cost(workload, layout.dp, span, 4 * parameters)
-    states = optimizer_bytes(workload, parameters, layout, candidate.training)
-    rate = workload.hardware.memory_bytes_per_second / workload.slowdown
-    return reduce + Cost(memory=2 * (states + 4 * parameters) / rate)
+    reduced = all_reduce_cost(workload, layout.dp, layout.tp * layout.dp, 4 * parameters)
+    states = optimizer_bytes(workload, parameters, layout, settings)
+    return reduced + copy_cost(workload, states + 4 * parameters)
 
 
-def checkpoint_cost(workload: Workload, candidate: Candidate) -> Cost:
-    """Weights and optimizer states of the trained roles, all ranks of a node sharing its disk."""
-    trained = [Role.ACTOR_TRAIN] + [Role.CRITIC] * workload.job.needs_critic
-    states = 0
-    for role in trained:
-        parameters = stage_parameters(workload.model, candidate.train, 0, role)
-        states += workload.element_bytes * parameters // candidate.train.dp
-        states += optimizer_bytes(workload, parameters, candidate.train, candidate.training)
-    node_rate = workload.hardware.disk_gb_per_second * 1e9
-    return Cost(memory=states * workload.ranks_per_node / node_rate)
+def checkpoint_cost(workload: Workload, layout: ParallelLayout, settings: TrainSettings) -> Cost:
+    """Weights (written by one replica) and optimizer states; a node's ranks share its disk."""
+    states = 0.0
+    for role in [Role.ACTOR_TRAIN] + [Role.CRITIC] * workload.job.needs_critic:
+        parameters = stage_parameters(workload.model, layout, 0, role)
+        states += workload.element_bytes * parameters / layout.dp
+        states += optimizer_bytes(workload, parameters, layout, settings)
+    disk = workload.hardware.disk_gb_per_second * GIGA
+    return Cost(memory=states * workload.ranks_per_node / disk)
+
+
+def _phase_cost(workload: Workload, candidate: Candidate, name: str) -> Cost:
+    if name == "reshard":
+        return reshard_cost(workload, candidate.train, candidate.rollout)
+    if name == "gen":
+        return generate_cost(workload, candidate.rollout, candidate.rolling)
+    return train_phase_cost(workload, candidate.train, candidate.training, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from plans.dataflow import Role
+from plans.dataflow import Role, roles_of
 from plans.hardware import HardwareSpec
 from plans.layout import ParallelLayout
 from plans.model import ModelSpec
@@ -49,25 +49,35 @@ class Workload:
     def sequence_tokens(self) -> int:
         return self.job.tokens.prompt + self.job.tokens.response
 
+    @property
+    def mini_batch(self) -> int:
+        """Sequences of one optimizer step, over all data-parallel ranks."""
+        return self.job.batch.sequences // self.job.batch.mini_batches
+
     def check_cluster(self) -> None:
         """PlanError when the ranks do not fit the nodes."""
         cluster, ranks = self.job.cluster, self.world_size
+        at = ("cluster", "ranks")
         if ranks % cluster.nodes:
-            raise PlanError(
-                f"{ranks} ranks do not spread evenly over {cluster.nodes} nodes",
-                at=("cluster", "ranks"),
-            )
+            raise PlanError(f"{ranks} ranks do not spread evenly over {cluster.nodes} nodes", at=at)
         if self.ranks_per_node > self.hardware.devices_per_node and not self.hardware.oversubscribe:
             places = cluster.nodes * self.hardware.devices_per_node
+            text = f"{ranks} ranks, but {cluster.nodes} × {self.hardware.name} has {places} GPUs"
+            raise PlanError(text, at=at)
+
+    def check_lengths(self) -> None:
+        """PlanError when a sequence may grow past the positions the model was made for."""
+        if self.sequence_tokens > self.model.max_positions:
             raise PlanError(
-                f"{ranks} ranks, but {cluster.nodes} x {self.hardware.name} has {places} GPUs",
-                at=("cluster", "ranks"),
+                f"prompt {self.job.tokens.prompt} + response {self.job.tokens.response} = "
+                f"{self.sequence_tokens}, but the model has {self.model.max_positions} positions",
+                at=("tokens",),
             )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One way to place the roles, before it is known to be legal, to fit, or to be the best."""
+    """One way to place the roles, before it is known to fit or to be the best."""
 
     pools: tuple[ResourcePool, ...]
     placements: tuple[Placement, ...]
@@ -101,3 +111,21 @@ class Candidate:
 
     def __str__(self) -> str:
         return f"{self.train}, rollout tp{self.rollout.tp}"
+
+
+def colocated(
+    workload: Workload,
+    train: ParallelLayout,
+    training: TrainSettings,
+    rollout: ParallelLayout,
+    rolling: RolloutSettings,
+) -> Candidate:
+    """All roles on one pool of all ranks; what is trained or scored shares one layout."""
+    pool = ResourcePool(name="all", first_rank=0, rank_count=workload.world_size)
+    placements = [
+        Placement(role=role, pool=pool.name, layout=rollout, rollout=rolling)
+        if role == Role.ACTOR_ROLLOUT
+        else Placement(role=role, pool=pool.name, layout=train, train=training)
+        for role in roles_of(workload.job)
+    ]
+    return Candidate(pools=(pool,), placements=tuple(placements))

@@ -1,0 +1,82 @@
+"""From a chosen candidate to the frozen Plan: seconds, deadlines, bytes, checkpoints."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+from plans.memory import memory_use
+from plans.plan import FORMAT, PhasePlan, Plan
+from plans.reshard import build, summarize
+from plans.timeline import PhaseTime, outside_times, step_times
+from plans.units import HOUR
+from plans.workload import Candidate, Workload
+
+
+def plan_of(workload: Workload, candidate: Candidate) -> Plan:
+    """The frozen plan of a candidate."""
+    steps = step_times(workload, candidate)
+    outside = outside_times(workload, candidate)
+    schedule = build(
+        workload.model,
+        candidate.train,
+        candidate.rollout,
+        workload.element_bytes,
+        ranks_per_node=workload.ranks_per_node,
+    )
+    return Plan(
+        format=FORMAT,
+        job=workload.job,
+        model=workload.model,
+        hardware=workload.hardware.name,
+        precision=workload.precision,
+        ranks_per_node=workload.ranks_per_node,
+        pools=candidate.pools,
+        placements=candidate.placements,
+        phases=tuple(_phase_plan(workload, candidate, time) for time in steps),
+        outside=tuple(_phase_plan(workload, candidate, time) for time in outside),
+        reshard=summarize(schedule),
+        checkpoint_every=checkpoint_interval(workload, steps, outside),
+    )
+
+
+def checkpoint_interval(
+    workload: Workload, steps: tuple[PhaseTime, ...], outside: tuple[PhaseTime, ...]
+) -> int:
+    """Steps between checkpoints: what the user fixed, or the interval that loses least time.
+
+    sqrt(2 C M) seconds, C the cost of one checkpoint and M the mean time between failures of
+    the whole job (Young 1974; Daly 2006, first order); at least one step, at most the run.
+    """
+    job = workload.job
+    if job.checkpoint.every:
+        return job.checkpoint.every
+    cost = next(time.cost.seconds for time in outside if time.name == "checkpoint")
+    between_failures = workload.hardware.node_failure_hours * HOUR / job.cluster.nodes
+    step = sum(time.cost.seconds for time in steps)
+    return max(1, min(job.steps, int(sqrt(2 * cost * between_failures) / step)))
+
+
+def deadline_seconds(workload: Workload, seconds: float) -> float:
+    """When a phase counts as hung: a multiple of the plan, and never below a floor.
+
+    The factor covers what the cost model does not know (compilation in the first step, a slow
+    disk, a busy machine), the floor phases that are planned in milliseconds.
+    """
+    hardware = workload.hardware
+    return max(hardware.deadline_factor * seconds, hardware.deadline_floor_seconds)
+
+
+def _phase_plan(workload: Workload, candidate: Candidate, time: PhaseTime) -> PhasePlan:
+    seconds = time.cost.seconds
+    return PhasePlan(
+        name=time.name,
+        role=time.role,
+        seconds=_rounded(seconds),
+        deadline_seconds=_rounded(deadline_seconds(workload, seconds)),
+        peak_bytes=memory_use(workload, candidate, time.name).total,
+    )
+
+
+def _rounded(seconds: float) -> float:
+    """Six significant digits: sums of floats may differ in the last ones between machines."""
+    return float(f"{seconds:.6g}")
