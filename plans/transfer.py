@@ -87,7 +87,7 @@ def in_buckets(transfers: Iterable[Transfer], limit: int) -> Iterator[tuple[Tran
     for transfer in transfers:
         done = 0
         while done < transfer.length:
-            rows = min(transfer.length - done, free // transfer.row_bytes)
+            rows = min(transfer.length - done, max(0, free // transfer.row_bytes))
             if rows == 0 and bucket:
                 yield tuple(bucket)
                 bucket, free = [], limit
