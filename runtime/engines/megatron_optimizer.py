@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from megatron.core.distributed import (
     DistributedDataParallel,
     DistributedDataParallelConfig,
@@ -75,7 +76,25 @@ def build_optimizer(
     # only Megatron's learning rate scheduler, which is not used here, applies the multiplier
     for group in optimizer.param_groups:
         group["weight_decay"] = spec.weight_decay * group["wd_mult"]
+    _allocate_moments(optimizer)
     return optimizer
+
+
+def _allocate_moments(optimizer: MegatronOptimizer) -> None:
+    """Give torch's AdamW its state now.
+
+    Megatron reads `step` from it when it saves or loads, also before the first step.
+    """
+    for part in optimizer.chained_optimizers:
+        inner = part.optimizer
+        if not isinstance(inner, torch.optim.AdamW):
+            continue
+        for parameter in (one for group in inner.param_groups for one in group["params"]):
+            inner.state[parameter] = {
+                "step": torch.tensor(0.0),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
 
 
 def _finalize(
