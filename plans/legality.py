@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from plans.layout import ParallelLayout
-from plans.model import ModelSpec
 from plans.source import PlanError
 from plans.spec import TrainRoleSpec
 from plans.workload import Workload
@@ -65,10 +64,8 @@ def rollout_degrees(workload: Workload) -> tuple[list[int], list[Rejection]]:
     """The legal tensor degrees of the rollout, and the others with their reasons."""
     asked = workload.job.roles.actor_rollout.tp
     if asked and workload.world_size % asked:
-        raise PlanError(
-            f"tp {asked} does not divide the {workload.world_size} ranks of the cluster",
-            at=("roles", "actor_rollout"),
-        )
+        text = f"tp {asked} does not divide {_ranks_text(workload.world_size)} of the cluster"
+        raise PlanError(text, at=("roles", "actor_rollout"))
     legal, rejected = [], []
     for tp in [asked] if asked else divisors(workload.world_size):
         reason = rollout_reason(workload, tp)
@@ -83,8 +80,14 @@ def train_reason(workload: Workload, layout: ParallelLayout) -> str:
     """Why Megatron-core cannot train in this layout; empty when it can."""
     model, batch = workload.model, workload.job.batch
     mini = batch.sequences // batch.mini_batches
+    legal = [one for one in divisors(model.kv_head_count) if one <= workload.ranks_per_node]
     tests = (
         *_tensor_tests(workload, layout.tp),
+        (
+            model.kv_head_count % layout.tp == 0,
+            f"tp {layout.tp} does not divide {model.kv_head_count} key/value heads; "
+            f"legal: {', '.join(map(str, legal))}",
+        ),
         (
             model.layer_count % layout.pp == 0,
             f"pp {layout.pp} does not divide {model.layer_count} layers",
@@ -98,10 +101,18 @@ def train_reason(workload: Workload, layout: ParallelLayout) -> str:
 
 
 def rollout_reason(workload: Workload, tp: int) -> str:
-    """Why vLLM cannot generate with this tensor degree; empty when it can."""
+    """Why vLLM cannot generate with this tensor degree; empty when it can.
+
+    Key/value heads are divided, or copied when ranks outnumber them.
+    """
     replicas, sequences = workload.world_size // tp, workload.job.batch.sequences
+    heads = workload.model.kv_head_count
     tests = (
         *_tensor_tests(workload, tp),
+        (
+            heads % tp == 0 or tp % heads == 0,
+            f"tp {tp} neither divides {heads} key/value heads nor is a multiple of them",
+        ),
         (
             replicas <= sequences,
             f"{replicas} replicas for {sequences} sequences: some would have no work",
@@ -112,17 +123,11 @@ def rollout_reason(workload: Workload, tp: int) -> str:
 
 def _tensor_tests(workload: Workload, tp: int) -> tuple[tuple[bool, str], ...]:
     """What tensor parallelism asks of the model, in either engine."""
-    model: ModelSpec = workload.model
-    legal = [one for one in divisors(model.kv_head_count) if one <= workload.ranks_per_node]
+    model = workload.model
     return (
         (
             tp <= workload.ranks_per_node,
             f"tp {tp} is wider than a node of {workload.ranks_per_node} ranks",
-        ),
-        (
-            model.kv_head_count % tp == 0,
-            f"tp {tp} does not divide {model.kv_head_count} key/value heads; "
-            f"legal: {', '.join(map(str, legal))}",
         ),
         (model.head_count % tp == 0, f"tp {tp} does not divide {model.head_count} heads"),
         (
@@ -158,7 +163,11 @@ def _check_product(workload: Workload, fixed: TrainRoleSpec) -> None:
     at = ("roles", _first_role(workload, degrees))
     if len(degrees) == 3:
         raise PlanError(f"{text} = {product} ranks, but the cluster has {ranks}", at=at)
-    raise PlanError(f"{text} does not divide the {ranks} ranks of the cluster", at=at)
+    raise PlanError(f"{text} does not divide {_ranks_text(ranks)} of the cluster", at=at)
+
+
+def _ranks_text(ranks: int) -> str:
+    return "the one rank" if ranks == 1 else f"the {ranks} ranks"
 
 
 def _first_role(workload: Workload, degrees: dict[str, int]) -> str:

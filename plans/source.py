@@ -58,7 +58,9 @@ class Document:
         return f"{self.path}:{self.line(at)}: {'.'.join(map(str, at)) or 'file'}: {message}"
 
     def locate(self, error: UserError) -> UserError:
-        """The same error with this file and the line of its key in front."""
+        """The same error with this file and the line of its key in front, when it names a key."""
+        if not error.at:
+            return error
         return type(error)(f"{self.path}:{self.line(error.at)}: {error}")
 
 
@@ -116,7 +118,7 @@ def suggestion(word: str, known: list[str], otherwise: str = "") -> str:
 def _refuse_bombs(path: Path, text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
             raise SpecError(f"{path}:{line}: YAML aliases are not accepted; write the value out")
         depth += isinstance(event, yaml.CollectionStartEvent)

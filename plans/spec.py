@@ -254,9 +254,9 @@ def _describe(document: Document, record: dict[str, Any]) -> str:
 
 def _known_keys(at: Location) -> list[str]:
     """The keys that may stand at a place of the job file."""
-    part: Any = JobSpec
+    part: type[Part] | None = JobSpec
     for name in at:
-        field = part.model_fields.get(name) if isinstance(part, type) else None
+        field = part.model_fields.get(str(name)) if part else None
         part = _part_of(field.annotation) if field else None
     return sorted(part.model_fields) if part else []
 
