@@ -122,6 +122,12 @@ class CheckpointSpec(Part):
     keep: Annotated[int, Field(ge=2)] = 2
 
 
+class ExperienceSpec(Part):
+    """How many of the newest steps keep their batch on disk; 0 writes none."""
+
+    keep: Natural = 2
+
+
 class TrainRoleSpec(Part):
     """What the user fixes of a trained or scored role; the planner decides the rest."""
 
@@ -179,6 +185,7 @@ class JobSpec(Part):
     critic_optimizer: OptimizerSpec = OptimizerSpec(lr=1e-5)
     evaluate: EvalSpec = EvalSpec()
     checkpoint: CheckpointSpec = CheckpointSpec()
+    experience: ExperienceSpec = ExperienceSpec()
     precision: Literal["fp32", "bf16"] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     roles: RoleSpecs = RoleSpecs()

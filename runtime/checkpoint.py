@@ -1,0 +1,167 @@
+"""Checkpoints: what a run needs to go on from a step, and the choice of the one to go on from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from plans.dataflow import Role
+from plans.plan import Plan
+from plans.record import ExitCode
+from runtime.commit import (
+    STEP_NAME,
+    commit_together,
+    committed_steps,
+    prune,
+    step_name,
+    verify_together,
+)
+from runtime.control import Control
+from runtime.engines import TrainEngine
+from runtime.events import EventLog
+from runtime.files import make_folder, remove_unfinished, write_file, write_json
+from runtime.manifest import DamagedFolder, Manifest
+from runtime.mistakes import RunMistake
+from runtime.versions import package_versions
+
+FOLDER = "checkpoints"
+LATEST = "latest"
+STATE = "state.json"
+
+
+class CheckpointError(RunMistake):
+    """There are checkpoints, and none of them can be read."""
+
+    code = ExitCode.CHECKPOINT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """A checkpoint that the engines now hold: its step, and the state that was saved with it."""
+
+    step: int
+    state: Mapping[str, Any]
+    folder: Path
+
+
+def save(
+    step: int,
+    engines: Mapping[Role, TrainEngine],
+    state: Mapping[str, Any],
+    control: Control,
+    run_folder: Path,
+    plan: Plan,
+) -> Path:
+    """Write and commit the checkpoint of a finished step; all ranks call this. Returns its folder.
+
+    `engines` are those of this rank that learn. `state` is what else the run wants back, in
+    JSON. Older checkpoints beyond the plan's number are removed once this one is safe.
+    """
+    parent = run_folder / FOLDER
+    everyones = control.gather([str(role) for role in engines])
+    roles = sorted({role for names in everyones for role in names})
+
+    def write(folder: Path) -> None:
+        if control.rank == 0:
+            for role in roles:
+                make_folder(folder / role)
+            about = {"step": step, "roles": roles, "model": _model(plan), "state": dict(state)}
+            write_json(folder / STATE, about)
+        control.barrier("checkpoint: folders", _deadline(plan))
+        for role in sorted(engines):
+            engines[role].save(folder / role)
+
+    header = Manifest(step=step, plan_digest=plan.digest, versions=package_versions())
+    final = parent / step_name(step)
+    commit_together(final, header, write, control=control, deadline_seconds=_deadline(plan))
+    if control.rank == 0:
+        write_file(parent / LATEST, f"{final.name}\n".encode())
+        prune(parent, step, plan.job.checkpoint.keep)
+    return final
+
+
+def load_latest(
+    engines: Mapping[Role, TrainEngine],
+    control: Control,
+    run_folder: Path,
+    plan: Plan,
+    events: EventLog,
+) -> Resumed | None:
+    """Give the engines the newest checkpoint that is whole; None when the run has none yet.
+
+    All ranks call this and go on from the same one: first what `latest` names, then the
+    others from new to old. Each one passed over is an event and a line in the log. The plan
+    may be another than the one that saved, its model may not. Raises CheckpointError with
+    all reasons when there are checkpoints and none can be used.
+    """
+    parent = run_folder / FOLDER
+    names, reasons = control.broadcast(_candidates(parent) if control.rank == 0 else None)
+    for reason in reasons:
+        events.problem("checkpoint_problem", reason)
+    for name in names:
+        try:
+            about = _usable(parent / name, plan, control)
+        except DamagedFolder as error:
+            events.problem("checkpoint_problem", f"checkpoint {name} passed over: {error}")
+            reasons.append(str(error))
+        else:
+            return _restore(parent / name, about, engines)
+    if reasons:
+        raise CheckpointError(
+            "\n".join(reasons)
+            + f"\nno checkpoint can be read; restore one, or remove {parent} to start from step 0"
+        )
+    return None
+
+
+def _candidates(parent: Path) -> tuple[list[str], list[str]]:
+    """The names of checkpoints in the order of trying, and what is wrong with `latest`."""
+    remove_unfinished(parent)
+    names = [step_name(step) for step in reversed(committed_steps(parent))]
+    latest = parent / LATEST
+    try:
+        text = latest.read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        return names, [f"{latest}: missing"] if names else []
+    if not STEP_NAME.fullmatch(text):
+        return names, [f"{latest}: {text[:40]!r} is not the name of a checkpoint"]
+    return [text, *[name for name in names if name != text]], []
+
+
+def _usable(folder: Path, plan: Plan, control: Control) -> dict[str, Any]:
+    """What state.json says of a checkpoint; DamagedFolder when this plan cannot go on from it."""
+    verify_together(folder, control)
+    about: dict[str, Any] = json.loads((folder / STATE).read_bytes())
+    if about["model"] != _model(plan):
+        differences = _differences(about["model"], _model(plan))
+        raise DamagedFolder(f"{folder}: of another model: {differences}")
+    wanted = [role for role in (Role.ACTOR_TRAIN, Role.CRITIC) if plan.has(role)]
+    missing = [role for role in wanted if role not in about["roles"]]
+    if missing:
+        raise DamagedFolder(f"{folder}: holds no {', '.join(missing)}")
+    return about
+
+
+def _restore(
+    folder: Path, about: Mapping[str, Any], engines: Mapping[Role, TrainEngine]
+) -> Resumed:
+    for role in sorted(engines):
+        engines[role].load(folder / role)
+    return Resumed(step=int(about["step"]), state=about["state"], folder=folder)
+
+
+def _deadline(plan: Plan) -> float:
+    return plan.phase("checkpoint").deadline_seconds
+
+
+def _model(plan: Plan) -> dict[str, Any]:
+    return asdict(plan.model)
+
+
+def _differences(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """'hidden_size 64, the plan says 128', for each number that differs."""
+    names = sorted(name for name in {*saved, *wanted} if saved.get(name) != wanted.get(name))
+    return "; ".join(f"{n} {saved.get(n)}, the plan says {wanted.get(n)}" for n in names)

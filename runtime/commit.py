@@ -1,0 +1,137 @@
+"""A folder that all ranks write and rank 0 commits: checkpoints and experience.
+
+write to `*.tmp` -> sync -> barrier -> manifest last -> rename -> sync of the parent. A reader
+sees the folder whole, or not at all.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from runtime.control import Control
+from runtime.files import FILE_MODE, discard_folder, make_folder, move_folder, sync, temporary_of
+from runtime.manifest import (
+    DamagedFolder,
+    FileEntry,
+    Manifest,
+    as_data,
+    entry_of,
+    file_names,
+    from_data,
+    problems,
+    read_manifest,
+    write_manifest,
+)
+
+STEP_NAME = re.compile(r"step-(\d{6,})")
+
+
+def commit_together(
+    folder: Path,
+    header: Manifest,
+    write: Callable[[Path], None],
+    *,
+    control: Control,
+    deadline_seconds: float,
+) -> None:
+    """Put `folder` in its place with what every rank writes; all ranks call this.
+
+    `write` gets the temporary folder, which exists on all ranks and is empty. `header` is the
+    manifest without its files. An OSError of any rank passes upward on that rank, after the
+    temporary folder is removed (so that a full disk can take the verdict of the rank);
+    the others then fail too, or raise PeerLost after the deadline of each wait.
+    """
+    what = f"{folder.parent.name}/{folder.name}"
+    temporary = temporary_of(folder)
+    try:
+        if control.rank == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+            make_folder(temporary)
+        control.barrier(f"{what}: begin", deadline_seconds)
+        write(temporary)
+        control.barrier(f"{what}: written", deadline_seconds)
+        files = _synced_files(temporary, control)
+        if control.rank == 0:
+            _finish(temporary, folder, replace(header, files=files))
+        control.barrier(f"{what}: committed", deadline_seconds)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def verify_together(folder: Path, control: Control) -> Manifest:
+    """The manifest of a folder whose files are all as written; the same on every rank.
+
+    Rank 0 reads the manifest and each rank its share of the files. Raises DamagedFolder, on
+    all ranks, with one line for each thing that is wrong.
+    """
+    data, reasons = control.broadcast(_read(folder) if control.rank == 0 else None)
+    if reasons:
+        raise DamagedFolder("\n".join(reasons))
+    manifest = from_data(data)
+    mine = sorted(manifest.files)[control.rank :: control.size]
+    everyones = control.gather(problems(folder, manifest.files, mine))
+    found = sorted(line for lines in everyones for line in lines)
+    if found:
+        raise DamagedFolder("\n".join(found))
+    return manifest
+
+
+def step_name(step: int) -> str:
+    """The name of a step's folder; names sort like steps up to 999,999."""
+    return f"step-{step:06d}"
+
+
+def committed_steps(folder: Path) -> list[int]:
+    """The steps that have a folder here, ascending; unfinished ones do not count."""
+    matches = (STEP_NAME.fullmatch(path.name) for path in folder.glob("step-*"))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def prune(folder: Path, newest: int, keep: int) -> list[int]:
+    """Remove all but the `keep` newest steps up to `newest` and itself; returns the removed.
+
+    Steps past `newest` are of a future that a resumed run has left, and go too.
+    """
+    steps = committed_steps(folder)
+    kept = {newest, *[step for step in steps if step <= newest][-keep:]}
+    removed = [step for step in steps if step not in kept]
+    for step in removed:
+        discard_folder(folder / step_name(step))
+    return removed
+
+
+def _synced_files(folder: Path, control: Control) -> dict[str, FileEntry]:
+    """The entries of all files, each synced and hashed by one rank.
+
+    Reading on one node what another wrote makes a network file system bring it to its server.
+    """
+    names = file_names(folder)
+    entries = {}
+    for name in names[control.rank :: control.size]:
+        path = folder / name
+        path.chmod(FILE_MODE)
+        sync(path)
+        entries[name] = asdict(entry_of(path))
+    everyones = control.gather(entries)
+    return {name: FileEntry(**row) for rows in everyones for name, row in rows.items()}
+
+
+def _finish(temporary: Path, folder: Path, manifest: Manifest) -> None:
+    for inner in sorted(path for path in temporary.rglob("*") if path.is_dir()):
+        sync(inner)
+    write_manifest(temporary, manifest)
+    move_folder(temporary, folder)
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The data of the manifest, or the reason why there is none."""
+    try:
+        return as_data(read_manifest(folder)), []
+    except DamagedFolder as error:
+        return {}, [str(error)]
