@@ -16,8 +16,18 @@ from dataclasses import asdict, astuple, dataclass
 from plans.layout import MEGATRON_ORDER, ParallelLayout
 from plans.model import ModelSpec
 from plans.overlap import Piece, RowBytes, missing_bytes, pieces
-from plans.schedule import PartPieces, ReshardSchedule, Shards, Standing
-from plans.shards import MEGATRON, VLLM, Box, Engine, Part, part_shapes, row_elements, stage_parts
+from plans.schedule import PartPieces, ReshardSchedule, Standing
+from plans.shards import (
+    MEGATRON,
+    VLLM,
+    Box,
+    Engine,
+    Part,
+    Shards,
+    part_shapes,
+    row_elements,
+    stage_parts,
+)
 from plans.units import MIB
 
 # On two H200s point-to-point moves 283 GB/s in buckets of 128 MiB and 297 GB/s in 512 MiB:

@@ -19,11 +19,9 @@ from itertools import zip_longest
 from plans.layout import ParallelLayout
 from plans.model import ModelSpec
 from plans.overlap import Piece, RowBytes, Supply, aliases, supplies
-from plans.shards import MEGATRON, VLLM, Box, Part, layer_range, tensor_prefix
+from plans.proof import proof
+from plans.shards import MEGATRON, VLLM, Part, Shards, layer_range, tensor_prefix
 from plans.transfer import Bucket, Round, Row, Transfer, in_buckets
-
-# The boxes of a part on one tensor-parallel coordinate.
-Shards = Mapping[tuple[Part, int], tuple[Box, ...]]
 
 # What fills (rollout coordinate, rollout part) from a training part, grouped by training
 # coordinate; None: any of them.
@@ -68,6 +66,14 @@ class ReshardSchedule:
             aliases=tuple(same.items()),
             copies=tuple(transfer for transfer in own if transfer.destination not in same),
             rounds=tuple(self._rounds(rank, here)),
+            proof=proof(
+                rank,
+                model=self.model,
+                train=self.train,
+                rollout=self.rollout,
+                train_boxes=self.train_boxes,
+                rollout_boxes=self.rollout_boxes,
+            ),
         )
 
     def standing(self, rank: int) -> Standing:

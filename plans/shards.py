@@ -8,7 +8,7 @@ stage. Context- and data-parallel ranks hold the same as each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import prod
@@ -49,6 +49,9 @@ class Part(StrEnum):
     HEAD = "head"
     SECOND_EMBEDDING = "second_embedding"  # of a tied model, on the last of several stages
 
+
+# What every tensor-parallel coordinate holds of each part.
+Shards = Mapping[tuple[Part, int], tuple[Box, ...]]
 
 # Slices (tensor, start, length) that stand one after another in a parameter.
 Slices = list[tuple[str, int, int]]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from plans.proof import Proof
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
@@ -56,13 +58,14 @@ class Row:
     """All that one rank does in the switch.
 
     `aliases` are (rollout parameter, training parameter) of the same storage; `copies`
-    stay on the rank; `rounds` ascend by number.
+    stay on the rank; `rounds` ascend by number; `proof` is how the result is checked.
     """
 
     rank: int
     aliases: tuple[tuple[str, str], ...]
     copies: tuple[Transfer, ...]
     rounds: tuple[Round, ...]
+    proof: Proof
 
     @property
     def local_bytes(self) -> int:

@@ -1,0 +1,125 @@
+"""Which slices of the weights are compared after a switch, and who vouches for each.
+
+Every tensor is cut wherever any rank of either layout cuts it, into regions numbered
+through the model. One training rank vouches for each region; every rollout rank claims the
+regions of its own shard. So one table of checksums, summed over the ranks, lets each rank
+judge its whole shard, whatever the layouts and however many the ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from plans.layout import ParallelLayout
+from plans.model import ModelSpec
+from plans.shards import (
+    MEGATRON,
+    Box,
+    Part,
+    Shards,
+    layer_range,
+    stage_parts,
+    tensor_prefix,
+    vllm_boxes,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """A slice of a tensor as a parameter of this rank holds it; fields as in `Box`."""
+
+    index: int
+    tensor: str
+    parameter: str
+    dim: int
+    offset: int
+    start: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What one rank contributes to the check: regions of training and of rollout parameters."""
+
+    region_count: int
+    vouched: tuple[Region, ...]
+    claimed: tuple[Region, ...]
+
+
+def proof(
+    rank: int,
+    *,
+    model: ModelSpec,
+    train: ParallelLayout,
+    rollout: ParallelLayout,
+    train_boxes: Shards,
+    rollout_boxes: Shards,
+) -> Proof:
+    """The regions that `rank` vouches for as a trainer and claims as a rollout."""
+    table = _table(model, (train_boxes, rollout_boxes))
+    rolled = vllm_boxes(model, rollout, rank)
+    return Proof(
+        region_count=sum(len(cuts) - 1 for _, cuts in table.values()),
+        vouched=_regions(_vouched(model, train, train_boxes, rank), table),
+        claimed=_regions(rolled, table),
+    )
+
+
+# For each tensor the number of its first region, and where its regions start and end.
+_Table = dict[str, tuple[int, list[int]]]
+
+
+def _table(model: ModelSpec, sides: tuple[Shards, Shards]) -> _Table:
+    cuts: dict[str, set[int]] = {}
+    for shards in sides:
+        for boxes in shards.values():
+            for box in boxes:
+                cuts.setdefault(box.tensor, set()).update((box.start, box.start + box.length))
+    table: _Table = {}
+    first = 0
+    for tensor in model.tensors:
+        prefix = "" if tensor.layer is None else tensor_prefix(tensor.layer)
+        places = sorted(cuts[tensor.name.removeprefix(prefix)])
+        table[tensor.name] = (first, places)
+        first += len(places) - 1
+    return table
+
+
+def _vouched(model: ModelSpec, train: ParallelLayout, boxes: Shards, rank: int) -> Iterator[Box]:
+    """What only this rank, or this rank as the first of several, holds of the training weights."""
+    place = train.coordinates(rank)
+    if place["dp"] or place["cp"]:
+        return
+    first_layer = layer_range(model, train.pp, place["pp"]).start
+    parts = stage_parts(model, train.pp, place["pp"])
+    held = {part: _new_boxes(boxes, part, place["tp"]) for part, _ in parts}
+    for part, layer in parts:
+        if part != Part.SECOND_EMBEDDING:
+            for box in held[part]:
+                yield box if layer is None else MEGATRON.in_layer(box, layer, first_layer)
+
+
+def _new_boxes(boxes: Shards, part: Part, tp: int) -> list[Box]:
+    """The boxes of a part that no training coordinate before `tp` holds."""
+    before = {box for other in range(tp) for box in boxes[part, other]}
+    return [box for box in boxes[part, tp] if box not in before]
+
+
+def _regions(boxes: Iterable[Box], table: _Table) -> tuple[Region, ...]:
+    return tuple(
+        Region(
+            index=first + number,
+            tensor=box.tensor,
+            parameter=box.parameter,
+            dim=box.dim,
+            offset=box.offset + low - box.start,
+            start=low,
+            length=high - low,
+        )
+        for box in boxes
+        for first, cuts in (table[box.tensor],)
+        for number, (low, high) in enumerate(pairwise(cuts))
+        if box.start <= low and high <= box.start + box.length
+    )
