@@ -67,7 +67,7 @@ class VLLMEngine:
         tokens: list[list[int]] = [[] for _ in requests]
         log_probs: list[list[float]] = [[] for _ in requests]
         # vLLM draws from the default generator too, which training must not notice.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), vllm_plugin.quiet():
             for index, request in enumerate(requests):
                 self._check(request)
                 vllm_plugin.enqueue(self._core, index, request)

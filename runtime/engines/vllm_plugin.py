@@ -28,6 +28,9 @@ LOAD_FORMAT = "rlplan"
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 # A prefill of this many tokens saturates a device; larger ones only cost activation memory.
 BATCHED_TOKENS = 8192
+# vLLM's CPU default, 128, shares no prefix of a shorter prompt between its samples; the attention
+# kernel takes multiples of 32. 256 samples of 32 prompts of 128 tokens: 0.47 s instead of 0.98.
+CPU_BLOCK = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +59,7 @@ def start_core(
     Collective over all ranks of `layout`. `rank` is the rank in torch.distributed's default
     group. Ranks of a replica that pass different `shared_memory_name`s talk through gloo.
     """
-    with _quiet(), _rank_order(layout):
+    with _quiet_start(), _rank_order(layout):
         from vllm.model_executor.model_loader import register_model_loader
         from vllm.v1.engine.core import EngineCore
 
@@ -132,12 +135,19 @@ def stop_core(core: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """While it lasts, no warnings about outdated calls inside vLLM."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
     """While it lasts, no warnings about parts this machine lacks (Triton, libtcmalloc)."""
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             yield
     finally:
         logging.disable(logging.NOTSET)
@@ -146,6 +156,7 @@ def _quiet() -> Iterator[None]:
 def _config(folder: Path, layout: ParallelLayout, settings: RolloutSettings, precision: str) -> Any:
     from vllm.engine.arg_utils import EngineArgs
 
+    on_cpu = not torch.cuda.is_available()
     return EngineArgs(
         model=str(folder),
         skip_tokenizer_init=True,
@@ -157,8 +168,11 @@ def _config(folder: Path, layout: ParallelLayout, settings: RolloutSettings, pre
         max_model_len=settings.max_tokens,
         max_num_seqs=settings.concurrency,
         max_num_batched_tokens=max(BATCHED_TOKENS, settings.max_tokens, settings.concurrency),
+        # A chunk that does not end a prompt rewinds the request's generator: not on the CPU.
+        enable_chunked_prefill=False,
+        block_size=CPU_BLOCK if on_cpu else None,
         kv_cache_memory_bytes=settings.kv_cache_bytes,
-        enforce_eager=not torch.cuda.is_available(),
+        enforce_eager=on_cpu,
         logprobs_mode="processed_logprobs",
         disable_log_stats=True,
         seed=0,
@@ -166,7 +180,7 @@ def _config(folder: Path, layout: ParallelLayout, settings: RolloutSettings, pre
 
 
 def _forget_shared_memory_name() -> None:
-    """Unlink this rank's shared memory, which its peers have mapped: a killed job leaves no file."""
+    """Unlink this rank's shared memory once its peers mapped it: a killed job leaves no file."""
     from vllm.distributed.parallel_state import get_tp_group
 
     group = get_tp_group()

@@ -1,0 +1,305 @@
+"""One rank of the vLLM tests: engines of several layouts after one another, and what they gave.
+
+mpirun -n N python -m mpi4py vllm_worker.py FOLDER CASES: CASES names functions below; rank 0
+writes what they returned to FOLDER/results.json. FOLDER is shared by the ranks.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from plans.layout import ParallelLayout
+from plans.model import ModelSpec, read_model
+from plans.placement import RolloutSettings
+from plans.shards import padded_shapes, vllm_boxes
+from runtime.batch import Completion, Request
+from runtime.engines.vllm import VLLMEngine
+
+VOCABULARY = 100  # not a multiple of 64: both ends of the model are padded
+FAMILIES = {
+    "qwen2": ("Qwen2", {}),
+    "llama": ("Llama", {"rope_theta": 50000.0}),
+    "qwen3": ("Qwen3", {}),
+}
+STOP = 7
+
+
+class World:
+    """This rank, the tiny models (the same on every rank), and the folder of their configs."""
+
+    def __init__(self, folder: Path) -> None:
+        from mpi4py import MPI
+
+        self.folder = folder
+        self.rank, self.size = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
+        dist.init_process_group(
+            "gloo", init_method=f"file://{folder}/store", rank=self.rank, world_size=self.size
+        )
+
+    def model(self, family: str, **changes: Any) -> Any:
+        """A Hugging Face model whose config every rank finds in `config_of(family)`."""
+        import transformers
+
+        name, more = FAMILIES[family]
+        sizes = {
+            "vocab_size": VOCABULARY,
+            "hidden_size": 128,
+            "intermediate_size": 192,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 32,
+            "max_position_embeddings": 512,
+            "eos_token_id": STOP,
+        }
+        config = getattr(transformers, f"{name}Config")(**{**sizes, **more, **changes})
+        config.architectures = [f"{name}ForCausalLM"]
+        if self.rank == 0:
+            config.save_pretrained(self.config_of(family))
+        dist.barrier()
+        model = getattr(transformers, f"{name}ForCausalLM")(config).float().eval()
+        for seed in (1, 2):
+            disturb(model, seed)
+        return model
+
+    def config_of(self, family: str) -> Path:
+        return self.folder / family
+
+    def everyone(self, value: Any) -> list[Any]:
+        values = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+
+@contextmanager
+def engine_of(
+    world: World,
+    family: str,
+    layout: ParallelLayout,
+    aliases: Mapping[str, Tensor] | None = None,
+    shared_memory: bool = True,
+) -> Iterator[VLLMEngine]:
+    engine = VLLMEngine(
+        folder=world.config_of(family),
+        model=read_model(world.config_of(family)),
+        layout=layout,
+        settings=RolloutSettings(concurrency=64, kv_cache_bytes=32 << 20, max_tokens=96),
+        precision="fp32",
+        aliases=aliases or {},
+        job=f"test-{world.folder.name}",
+        rank=world.rank,
+        local_rank=world.rank,
+        shared_memory=shared_memory,
+    )
+    yield engine
+    engine.close()
+
+
+def disturb(model: torch.nn.Module, seed: int) -> None:
+    """Change every parameter, the same way on all ranks."""
+    noise = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=noise) * 0.06)
+
+
+def place(
+    model: Any, engine: VLLMEngine, spec: ModelSpec, layout: ParallelLayout, rank: int
+) -> None:
+    """Write this rank's boxes of the model's tensors into the engine's parameters."""
+    tensors, shapes = model.state_dict(), padded_shapes(spec)
+    parameters = engine.parameters()
+    written = dict.fromkeys(parameters, 0)
+    for box in vllm_boxes(spec, layout, rank):
+        whole = torch.zeros(shapes[box.tensor])
+        whole[: len(tensors[box.tensor])] = tensors[box.tensor]
+        target = parameters[box.parameter].narrow(box.dim, box.offset, box.length)
+        target.copy_(whole.narrow(box.dim, box.start, box.length))
+        written[box.parameter] += target.numel()
+    assert written == {name: one.numel() for name, one in parameters.items()}
+    engine.weights_changed()
+
+
+def prompts() -> list[tuple[int, ...]]:
+    """Eight prompts of three lengths, the longest longer than a block of the KV cache."""
+    draw = torch.Generator().manual_seed(0)
+    sizes = (3, 3, 3, 11, 11, 11, 40, 40)
+    return [tuple(torch.randint(8, VOCABULARY, (n,), generator=draw).tolist()) for n in sizes]
+
+
+def requests(temperature: float, tokens: int = 16, samples: int = 1) -> list[Request]:
+    return [
+        Request(
+            tokens=prompt,
+            max_tokens=tokens,
+            temperature=temperature,
+            seed=1000 * index + sample,
+            stop_token=STOP,
+        )
+        for index, prompt in enumerate(prompts())
+        for sample in range(samples)
+    ]
+
+
+def reference_greedy(model: Any) -> list[list[int]]:
+    """What Hugging Face's generate gives for `requests(0.0)`, the stop token included."""
+    found = []
+    for prompt in prompts():
+        whole = model.generate(
+            torch.tensor([prompt]),
+            max_new_tokens=16,
+            do_sample=False,
+            eos_token_id=STOP,
+            pad_token_id=0,
+        )
+        found.append(whole[0, len(prompt) :].tolist())
+    return found
+
+
+def log_prob_error(model: Any, asked: list[Request], given: list[Completion]) -> float:
+    """The largest difference between the engine's log-probs and the model's own."""
+    worst = 0.0
+    for request, completion in zip(asked, given, strict=True):
+        whole = torch.tensor([request.tokens + completion.tokens])
+        with torch.no_grad():
+            logits = model(whole).logits[0, len(request.tokens) - 1 : -1]
+        ours = (logits / (request.temperature or 1.0)).log_softmax(-1)
+        expected = ours.gather(1, torch.tensor(completion.tokens)[:, None])[:, 0]
+        worst = max(worst, (expected - torch.tensor(completion.log_probs)).abs().max().item())
+    return worst
+
+
+def listed(completions: list[Completion]) -> list[list[int]]:
+    return [list(completion.tokens) for completion in completions]
+
+
+def truth(world: World, family: str, layout: ParallelLayout, **engine: Any) -> dict[str, Any]:
+    """Two updates in place, each checked against Hugging Face; then sampling."""
+    changes = engine.pop("changes", {})
+    model = world.model(family, **changes)
+    spec = read_model(world.config_of(family))
+    wrong, errors = [], []
+    with engine_of(world, family, layout, **engine) as one:
+        for update in (3, 4):
+            disturb(model, update)
+            place(model, one, spec, layout, world.rank)
+            asked = requests(0.0)
+            given = one.generate(asked)
+            expected = reference_greedy(model) if world.rank == 0 else listed(given)
+            wrong.append(
+                world.everyone(listed(given)) != [world.everyone(expected)[0]] * world.size
+            )
+        for temperature in (0.0, 1.0, 0.7):
+            asked = requests(temperature, samples=3)
+            errors.append(log_prob_error(model, asked, one.generate(asked)))
+        sampled = world.everyone(listed(one.generate(requests(1.0, tokens=48, samples=4))))
+    return {
+        "wrong": wrong,
+        "errors": world.everyone(errors),
+        "sampled": sampled[0],
+        "same": all(other == sampled[0] for other in sampled),
+        "left": [file.name for file in Path("/dev/shm").glob(f"test-{world.folder.name}*")],
+    }
+
+
+def habits(world: World) -> dict[str, Any]:
+    """What does not depend on the layout: order, batches, the stop token, the random state."""
+    model = world.model("qwen2")
+    layout = ParallelLayout()
+    with engine_of(world, "qwen2", layout) as engine:
+        place(model, engine, read_model(world.config_of("qwen2")), layout, 0)
+        asked = requests(1.0, tokens=48, samples=8)
+        torch.manual_seed(5)
+        before = torch.get_rng_state()
+        given = engine.generate(asked)
+        after = torch.get_rng_state()
+        again = engine.generate(asked[::-1])[::-1]
+        split = engine.generate(asked[:5]) + engine.generate(asked[5:])
+        crowd = [one for one in asked for _ in range(16)]  # 1,024 requests on 64 places
+        crowded = engine.generate(crowd)[::16]
+        disturb(model, 9)
+        place(model, engine, read_model(world.config_of("qwen2")), layout, 0)
+        changed = engine.generate(asked)
+    ended = [one.tokens for one in given if STOP in one.tokens]
+    return {
+        "reversed": again == given,
+        "split": listed(split) == listed(given),
+        "crowded": listed(crowded) == listed(given),
+        "changed": listed(changed) != listed(given),
+        "ended": len(ended),
+        "stop_is_last": all(tokens.index(STOP) == len(tokens) - 1 for tokens in ended),
+        "others_full": all(len(one.tokens) == 48 for one in given if STOP not in one.tokens),
+        "random_state_kept": torch.equal(before, after),
+    }
+
+
+def aliasing(world: World, layout: ParallelLayout) -> dict[str, Any]:
+    """Half of the parameters are training tensors; changing those changes what is generated."""
+    model = world.model("qwen2")
+    spec = read_model(world.config_of("qwen2"))
+    with engine_of(world, "qwen2", layout) as engine:
+        shapes = {name: one.shape for name, one in engine.parameters().items()}
+    training = {name: torch.zeros(shape) for name, shape in shapes.items() if "qkv" not in name}
+    with engine_of(world, "qwen2", layout, aliases=training) as engine:
+        shared = all(engine.parameters()[n].data_ptr() == t.data_ptr() for n, t in training.items())
+        zero = all(not engine.parameters()[name].any() for name in shapes)
+        place(model, engine, spec, layout, world.rank)
+        first = listed(engine.generate(requests(0.0)))
+        right = [first == reference_greedy(model)]
+        model.model.layers[1].mlp.down_proj.weight.data.mul_(-2.0)
+        model.model.norm.weight.data.add_(0.5)
+        training["model.layers.1.mlp.down_proj.weight"].mul_(-2.0)
+        training["model.norm.weight"].add_(0.5)
+        engine.weights_changed()
+        second = listed(engine.generate(requests(0.0)))
+        right.append(second == reference_greedy(model))
+    return {
+        "shared": world.everyone(shared),
+        "zero": world.everyone(zero),
+        "right": world.everyone(right),
+        "changed": first != second,
+    }
+
+
+CASES = {
+    "qwen2": lambda world: truth(world, "qwen2", ParallelLayout()),
+    "llama": lambda world: truth(world, "llama", ParallelLayout()),
+    "qwen3": lambda world: truth(world, "qwen3", ParallelLayout()),
+    "tied": lambda world: truth(
+        world, "qwen2", ParallelLayout(), changes={"tie_word_embeddings": True}
+    ),
+    "habits": habits,
+    "aliasing": lambda world: aliasing(world, ParallelLayout(tp=world.size)),
+    "tp2": lambda world: truth(world, "qwen2", ParallelLayout(tp=2)),
+    "tp2 llama": lambda world: truth(world, "llama", ParallelLayout(tp=2)),
+    "tp2 gloo": lambda world: truth(world, "qwen2", ParallelLayout(tp=2), shared_memory=False),
+    "dp2": lambda world: truth(world, "qwen2", ParallelLayout(dp=2)),
+    "strided": lambda world: truth(
+        world, "qwen2", ParallelLayout(tp=2, dp=2, order="dp2-tp-dp"), shared_memory=False
+    ),
+    "tp4": lambda world: truth(world, "qwen2", ParallelLayout(tp=4), shared_memory=False),
+}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    world = World(folder)
+    results = {name: CASES[name](world) for name in sys.argv[2].split(",")}
+    if world.rank == 0:
+        (folder / "results.json").write_text(json.dumps(results))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
