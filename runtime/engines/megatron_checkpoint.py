@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing.strategies.torch import (
+    MCoreSavePlanner,
+    TorchDistSaveShardedStrategy,
+    _replace_state_dict_keys_with_sharded_keys,
+    mcore_to_pyt_state_dict,
+)
 from megatron.core.optimizer import MegatronOptimizer
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from plans.source import UserError
 from runtime.engines.megatron_groups import MegatronGroups
 from runtime.engines.megatron_model import CausalModel
+
+FORMAT = ("torch_dist", 1)
+
+
+class InProcessSave(TorchDistSaveShardedStrategy):  # type: ignore[misc]
+    """Megatron's checkpoint format, written and fsynced by this process alone.
+
+    Megatron's own writer forks the rank, with its MPI, GPU and thread state, and keeps a
+    manager process that imports torch again; here one file a rank is written in place.
+    """
+
+    def save(self, sharded_state_dict: dict[str, Any], checkpoint_dir: Path) -> None:
+        named, _, _ = _replace_state_dict_keys_with_sharded_keys(
+            sharded_state_dict, self.keep_only_main_replica
+        )
+        save_tensors(
+            mcore_to_pyt_state_dict(named, False),
+            storage_writer=FileSystemWriter(checkpoint_dir, sync_files=True),
+            planner=MCoreSavePlanner(dedup_replicated_tensors=False, flatten_state_dict=False),
+        )
 
 
 def save_state(
     folder: Path, network: CausalModel, optimizer: MegatronOptimizer, groups: MegatronGroups
 ) -> None:
     """Write model and optimizer into an empty folder; all ranks of the layout take part."""
-    dist_checkpointing.save(_state(network, optimizer, groups, loading=False), str(folder))
+    state = _state(network, optimizer, groups, loading=False)
+    with warnings.catch_warnings():
+        # torch announces new names of functions that Megatron-core and it itself still call
+        warnings.simplefilter("ignore", FutureWarning)
+        dist_checkpointing.save(state, str(folder), sharded_strategy=InProcessSave(*FORMAT))
 
 
 def load_state(

@@ -5,28 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.models.gpt.gpt_model import GPTModel
-from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
-from megatron.core.tensor_parallel.mappings import gather_from_sequence_parallel_region
-from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
-from megatron.core.transformer.enums import AttnMaskType
-from megatron.core.transformer.identity_op import IdentityOp
-from megatron.core.transformer.mlp import MLP, MLPSubmodules
-from megatron.core.transformer.spec_utils import ModuleSpec
-from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
-from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
-from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 from megatron.core.utils import get_pg_rank, make_tp_sharded_tensor_for_checkpoint
-from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention, silu
+from torch.nn.functional import silu
 
 from plans.model import ModelSpec
 from plans.placement import TrainSettings
 from plans.shards import layer_range
 from plans.source import PlanError
 from runtime.engines.megatron_groups import MegatronGroups
+from runtime.engines.megatron_layers import ValueHead, block
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -55,64 +44,6 @@ class CausalModel(GPTModel):  # type: ignore[misc]
         )
 
 
-class RMSNorm(torch.nn.RMSNorm):
-    """RMSNorm in the precision of the model; Megatron's own wrapper is always float32."""
-
-    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float, **_: object):
-        super().__init__(hidden_size, eps=eps, dtype=config.params_dtype, device=_device())
-        self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
-
-
-class CausalAttention(torch.nn.Module):
-    """Attention of [s, b, heads, size] queries to [s, b, kv heads, size] keys, by torch's kernels.
-
-    No mask is stored: sequences are padded on the right, so causality hides the padding.
-    """
-
-    def __init__(self, **_: object) -> None:
-        super().__init__()
-
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object
-    ) -> Tensor:
-        query, key, value = (one.permute(1, 2, 0, 3) for one in (query, key, value))
-        grouped = query.shape[1] != key.shape[1]
-        output = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=grouped)
-        return output.permute(2, 0, 1, 3).flatten(2)
-
-
-class ValueHead(torch.nn.Linear):
-    """One value a position, [s, b, hidden] to [s, b, 1], alike on every tensor-parallel rank."""
-
-    def __init__(self, config: TransformerConfig, groups: MegatronGroups) -> None:
-        super().__init__(
-            config.hidden_size, 1, bias=False, dtype=config.params_dtype, device=_device()
-        )
-        self.sequence_parallel = config.sequence_parallel
-        self.tp_group = groups.collection.tp
-
-    def forward(  # type: ignore[override]
-        self, hidden: Tensor, **_: object
-    ) -> tuple[Tensor, None]:
-        if self.sequence_parallel:
-            hidden = gather_from_sequence_parallel_region(
-                hidden, tensor_parallel_output_grad=False, group=self.tp_group
-            )
-        return super().forward(hidden), None
-
-    def sharded_state_dict(
-        self, prefix: str = "", sharded_offsets: Any = (), metadata: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """The head as one tensor replicated over the tensor- and data-parallel ranks."""
-        assert metadata is not None
-        own = self.state_dict(prefix="", keep_vars=True)
-        replicas = metadata["dp_cp_group"]
-        result: dict[str, Any] = make_sharded_tensors_for_checkpoint(
-            own, prefix, {}, sharded_offsets, tp_group=self.tp_group, dp_cp_group=replicas
-        )
-        return result
-
-
 def build_model(
     model: ModelSpec,
     groups: MegatronGroups,
@@ -126,12 +57,9 @@ def build_model(
     """
     config = _config(model, groups, settings, DTYPES[precision])
     layers = len(layer_range(model, groups.layout.pp, groups.layout.coordinates(groups.rank)["pp"]))
-    block = TransformerBlockSubmodules(
-        layer_specs=[_layer(model.qk_norm)] * layers, layer_norm=RMSNorm
-    )
     network = CausalModel(
         config,
-        block,
+        block(layers, model.qk_norm),
         vocab_size=model.padded_vocab_size,
         max_sequence_length=model.max_positions,
         pre_process=groups.first_stage,
@@ -142,7 +70,7 @@ def build_model(
         pg_collection=groups.collection,
     )
     if values and groups.last_stage:
-        network.output_layer = ValueHead(config, groups)
+        network.output_layer = ValueHead(config, groups.collection)
     return network
 
 
@@ -203,37 +131,3 @@ def _recompute(kind: str) -> dict[str, Any]:
                 "recompute_num_layers": 1,
             }
     raise PlanError(f"recompute: {kind!r} is unknown; use none, selective or full")
-
-
-def _layer(qk_norm: bool) -> ModuleSpec:
-    attention = SelfAttentionSubmodules(
-        linear_qkv=ColumnParallelLinear,
-        core_attention=CausalAttention,
-        linear_proj=RowParallelLinear,
-        q_layernorm=RMSNorm if qk_norm else IdentityOp,
-        k_layernorm=RMSNorm if qk_norm else IdentityOp,
-    )
-    feed_forward = MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
-    return ModuleSpec(
-        module=TransformerLayer,
-        submodules=TransformerLayerSubmodules(
-            input_layernorm=RMSNorm,
-            self_attention=ModuleSpec(
-                module=SelfAttention,
-                params={"attn_mask_type": AttnMaskType.causal},
-                submodules=attention,
-            ),
-            self_attn_bda=get_bias_dropout_add,
-            pre_mlp_layernorm=RMSNorm,
-            mlp=ModuleSpec(module=MLP, submodules=feed_forward),
-            mlp_bda=get_bias_dropout_add,
-        ),
-    )
-
-
-def _device() -> torch.device:
-    return (
-        torch.device("cuda", torch.cuda.current_device())
-        if torch.cuda.is_available()
-        else torch.device("cpu")
-    )
