@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import sqrt
 
+from plans.chain import chain_of
 from plans.memory import memory_use
 from plans.plan import FORMAT, PhasePlan, Plan
 from plans.reshard import build, summarize
@@ -13,7 +14,7 @@ from plans.workload import Candidate, Workload
 
 
 def plan_of(workload: Workload, candidate: Candidate) -> Plan:
-    """The frozen plan of a candidate."""
+    """The frozen plan of a candidate; PlanError when the queue's limit is shorter than a step."""
     steps = step_times(workload, candidate)
     outside = outside_times(workload, candidate)
     schedule = build(
@@ -23,7 +24,7 @@ def plan_of(workload: Workload, candidate: Candidate) -> Plan:
         workload.element_bytes,
         ranks_per_node=workload.ranks_per_node,
     )
-    return Plan(
+    plan = Plan(
         format=FORMAT,
         job=workload.job,
         model=workload.model,
@@ -37,6 +38,8 @@ def plan_of(workload: Workload, candidate: Candidate) -> Plan:
         reshard=summarize(schedule),
         checkpoint_every=checkpoint_interval(workload, steps, outside),
     )
+    chain_of(plan, workload.hardware.band[1])
+    return plan
 
 
 def checkpoint_interval(

@@ -15,9 +15,10 @@ TRAINED = ("actor_train", "critic", "reference")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
-    """A layout that was looked at and cannot be: what it was, and why not."""
+    """A layout that cannot be (of a pair that does not fit, the training's), and why."""
 
     what: str
+    layout: ParallelLayout
     reason: str
 
 
@@ -54,7 +55,7 @@ def train_layouts(workload: Workload) -> tuple[list[ParallelLayout], list[Reject
     for layout in _all_train_layouts(workload, fixed):
         reason = train_reason(workload, layout)
         if reason:
-            rejected.append(Rejection(what=f"training {layout}", reason=reason))
+            rejected.append(Rejection(what=f"training {layout}", layout=layout, reason=reason))
         else:
             legal.append(layout)
     return legal, rejected
@@ -70,7 +71,8 @@ def rollout_degrees(workload: Workload) -> tuple[list[int], list[Rejection]]:
     for tp in [asked] if asked else divisors(workload.world_size):
         reason = rollout_reason(workload, tp)
         if reason:
-            rejected.append(Rejection(what=f"rollout tp{tp}", reason=reason))
+            layout = ParallelLayout(tp=tp, dp=workload.world_size // tp)
+            rejected.append(Rejection(what=f"rollout tp{tp}", layout=layout, reason=reason))
         else:
             legal.append(tp)
     return legal, rejected

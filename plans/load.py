@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+from plans.estimate import Estimate, estimate_of
 from plans.hardware import HardwareSpec, read_hardware
 from plans.model import ModelSpec, read_model
 from plans.plan import Plan
@@ -11,20 +14,22 @@ from plans.search import Search, search
 from plans.source import SpecError, UserError, read_yaml
 from plans.spec import JobSpec, parse
 
+Result = TypeVar("Result")
+
 
 def make_plan(path: str | Path) -> Plan:
     """The plan of the job file at `path`; UserError with file and line when there is none."""
-    return search_file(path).plan()
+    return _located(path, lambda job: search_job(job).plan())
 
 
-def search_file(path: str | Path) -> Search:
-    """The search over all plans of the job file at `path`; UserError with file and line."""
-    document = read_yaml(Path(path))
-    job = parse(document)
-    try:
-        return search(job, read_job_model(job), read_job_hardware(job))
-    except UserError as error:
-        raise document.locate(error) from None
+def estimate(path: str | Path) -> Estimate:
+    """What the job file at `path` will take; UserError with file and line as above."""
+    return _located(path, lambda job: estimate_of(search_job(job)))
+
+
+def search_job(job: JobSpec) -> Search:
+    """The search over all plans of a job."""
+    return search(job, read_job_model(job), read_job_hardware(job))
 
 
 def read_job_model(job: JobSpec) -> ModelSpec:
@@ -41,3 +46,12 @@ def read_job_model(job: JobSpec) -> ModelSpec:
 def read_job_hardware(job: JobSpec) -> HardwareSpec:
     """The hardware a job names."""
     return read_hardware(job.cluster.hardware)
+
+
+def _located(path: str | Path, work: Callable[[JobSpec], Result]) -> Result:
+    document = read_yaml(Path(path))
+    job = parse(document)
+    try:
+        return work(job)
+    except UserError as error:
+        raise document.locate(error) from None

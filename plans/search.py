@@ -42,6 +42,14 @@ class Ranked:
             candidate.training.micro_batch,
         )
 
+    def data(self) -> dict[str, str | float | int]:
+        """As JSON holds it."""
+        return {
+            "layout": str(self.candidate),
+            "step_seconds": self.step_seconds,
+            "peak_bytes": self.peak_bytes,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
@@ -158,7 +166,8 @@ def _smallest(
 def _rejection(workload: Workload, one: _TooLarge) -> Rejection:
     has = workload.hardware.memory_gib
     need = f"{one.peak_bytes / GIB:.3g} GiB per {workload.hardware.device}"
-    return Rejection(what=str(one.candidate), reason=f"needs {need}, there are {has:.3g}")
+    reason = f"needs {need}, there are {has:.3g}"
+    return Rejection(what=str(one.candidate), layout=one.candidate.train, reason=reason)
 
 
 def _nothing_legal(

@@ -1,0 +1,4 @@
+"""From a plan to a batch script on SLURM.
+
+Reading order: directives, script.
+"""

@@ -1,0 +1,63 @@
+"""The text of a batch script: a pure function of the plan, so that it can be read and compared."""
+
+from __future__ import annotations
+
+import shlex
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from plans.hardware import HardwareSpec
+from plans.plan import Plan
+from plans.platform import Platform
+from plans.source import UserError
+from slurm.directives import directives_of
+
+# The MPICH wheel that rlplan installs starts under PMI2; under the wrong plug-in every rank
+# is a world of one, which the ranks find out before anything else.
+MPICH_PLUGIN = "pmi2"
+
+
+def render(
+    plan: Plan,
+    hardware: HardwareSpec,
+    platform: Platform,
+    *,
+    python: str = "python3",
+    mpi: str = MPICH_PLUGIN,
+) -> str:
+    """The batch script that runs a plan from `runs/<name>/plan.json` under the submit directory.
+
+    `python` is the interpreter on the compute nodes. UserError when a value holds a control
+    character, which no quoting keeps out of a script.
+    """
+    template = shell_environment().get_template("job.sbatch.j2")
+    return template.render(
+        plan=plan,
+        hardware=hardware,
+        directives=directives_of(plan, hardware, mpi),
+        variables=[one for one in platform.variables if one.scope != "debug"],
+        python=python,
+    )
+
+
+def shell_environment() -> Environment:
+    """Jinja for shell: strict, with a filter `sh`, and comments that leave bash's `${#a[@]}` alone."""
+    environment = Environment(
+        loader=PackageLoader("slurm"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        comment_start_string="{##",
+        comment_end_string="##}",
+    )
+    environment.filters["sh"] = quoted
+    return environment
+
+
+def quoted(value: object) -> str:
+    """A value as one word of a shell script; UserError when it holds a control character."""
+    text = str(value)
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+        raise UserError(f"{text!r}: control characters are not accepted in a batch script")
+    return shlex.quote(text)
