@@ -1,0 +1,78 @@
+"""The folder of a run: made once, private, and guarded against a second run of the same name."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from plans.plan import Plan, dumps, read_plan
+from plans.record import ExitCode
+from plans.source import UserError
+from runtime.context import attempt_path, attempts, make_attempt
+from runtime.files import make_folder, write_file
+
+RUNS = "runs"
+
+
+def run_path(base: Path, name: str, *, rehearse: bool = False) -> Path:
+    """Where a run of that name lives; a rehearsal has a folder of its own."""
+    return base / RUNS / (f"{name}.rehearsal" if rehearse else name)
+
+
+def open_run(folder: Path, plan: Plan, *, resume: bool = False, overwrite: bool = False) -> int:
+    """Prepare the folder for one more attempt of this plan; the attempt's number.
+
+    UserError when the folder holds a run and neither `resume` nor `overwrite` is given, or
+    when the run to resume was planned otherwise. `overwrite` deletes only what is a run.
+    """
+    if overwrite and folder.exists():
+        _remove_run(folder)
+    if (folder / "plan.json").exists():
+        _check_resumable(folder, plan, resume)
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder}: not a run of rlplan and not empty; move it away")
+    make_folder(folder)
+    if not (folder / "plan.json").exists():
+        write_file(folder / "plan.json", dumps(plan).encode())
+    attempt = max(attempts(folder), default=-1) + 1
+    make_attempt(folder, attempt)
+    return attempt
+
+
+def is_done(folder: Path) -> bool:
+    """Whether rank 0 has marked the run as complete."""
+    return (folder / "done").exists()
+
+
+def exit_code(folder: Path, attempt: int, returned: int) -> int:
+    """The exit code of an attempt without verdicts.
+
+    Success needs the mark of rank 0, or the stop file that made the ranks end early: a
+    library may end a rank with code 0 in the middle of the work.
+    """
+    stopped = (attempt_path(folder, attempt) / "stop").exists()
+    if returned == 0 and not is_done(folder) and not stopped:
+        return ExitCode.INTERNAL
+    return returned
+
+
+def _check_resumable(folder: Path, plan: Plan, resume: bool) -> None:
+    if not resume:
+        state = "is complete" if is_done(folder) else "exists"
+        raise UserError(
+            f"{folder}: the run {state}; --resume continues it, --overwrite starts it anew"
+        )
+    if is_done(folder):
+        raise UserError(f"{folder}: the run is complete; nothing to resume")
+    found = read_plan(folder / "plan.json")
+    if found.digest != plan.digest:
+        raise UserError(
+            f"{folder}: planned as {found.digest[:8]}, the job file now gives {plan.digest[:8]}; "
+            "resume needs the same plan: restore the job file, or give the run another name"
+        )
+
+
+def _remove_run(folder: Path) -> None:
+    if any(folder.iterdir()) and not (folder / "plan.json").exists():
+        raise UserError(f"{folder}: not a run of rlplan; --overwrite deletes only runs")
+    shutil.rmtree(folder)

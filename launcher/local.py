@@ -1,0 +1,207 @@
+"""Runs a plan on this machine: mpirun starts the ranks, and this process follows them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import runtime
+from launcher.folder import exit_code
+from launcher.follow import Deaths, Tail, killed_verdict
+from launcher.mpi import Mpirun, find_mpirun
+from launcher.platforms import platform_of
+from plans.hardware import read_hardware
+from plans.plan import Plan
+from plans.record import ExitCode, Verdict
+from runtime.context import attempt_path
+from runtime.environment import current, without_launchers
+from runtime.files import write_file
+from runtime.heartbeat import read_beats
+from runtime.verdict import INTERRUPTED, first_cause, read_verdicts, verdict_text
+
+POLL_SECONDS = 0.2
+# After a signal, mpirun gets this long to end its ranks before they are killed.
+STOP_SECONDS = 10.0
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+FOLLOWED = ("metrics", "events")
+PIPE_BYTES = 1 << 16
+SHOWN_LINES = 12
+PRIVATE = 0o077
+
+# Called with 'metrics' or 'events' and a record, as the run writes them.
+Listener = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attempt ended: its exit code, the first cause, and what every rank said of it."""
+
+    code: int
+    attempt: int
+    mpirun: Mpirun
+    cause: Verdict | None
+    verdicts: tuple[Verdict, ...]
+    output: str
+
+    @property
+    def text(self) -> str:
+        """Why the attempt ended, in a line or a few; empty after success."""
+        if self.code == ExitCode.OK:
+            return ""
+        if self.cause is not None:
+            return verdict_text(self.cause)
+        if self.code == INTERRUPTED:
+            return "stopped by the user; --resume continues from the latest checkpoint"
+        last = "\n".join(self.output.strip().splitlines()[-SHOWN_LINES:])
+        return f"the ranks ended without a verdict; {self.mpirun} said:\n{last}"
+
+
+def start(
+    plan: Plan,
+    run_folder: Path,
+    base: Path,
+    attempt: int,
+    *,
+    resume: bool = False,
+    rehearse: bool = False,
+    listener: Listener = lambda _name, _record: None,
+    environment: dict[str, str] | None = None,
+) -> Outcome:
+    """Run one attempt of a plan whose folder is open (`folder.open_run`), to its end.
+
+    UserError when this machine has no usable mpirun. Ctrl-C (and SIGTERM) ends all ranks and
+    returns with exit code 130.
+    """
+    user = without_launchers(current() if environment is None else environment)
+    mpirun = find_mpirun(user)
+    program = [sys.executable, "-m", "runtime.rank", "--base", str(base), "--attempt", str(attempt)]
+    program += ["--resume"] if resume else []
+    program += ["--rehearse"] if rehearse else []
+    command = mpirun.command(plan.world_size, [*program, str(run_folder)])
+    watch = _Watch(run_folder, attempt, plan.world_size, listener)
+    process = subprocess.Popen(
+        command,
+        env=rank_environment(plan, user),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        umask=PRIVATE,
+    )
+    return watch.follow(process, mpirun)
+
+
+def rank_environment(plan: Plan, user: dict[str, str]) -> dict[str, str]:
+    """The environment of the ranks: the user's, the platform's, and this code on Python's path."""
+    platform = platform_of(read_hardware(plan.hardware)).on_one_host()
+    here = str(Path(runtime.__file__).parent.parent)
+    path = os.pathsep.join(part for part in (here, user.get("PYTHONPATH", "")) if part)
+    return {**user, **platform.environment(user), "PYTHONPATH": path}
+
+
+class _Watch:
+    """Follows one attempt from outside: what it writes, what mpirun says, and who dies."""
+
+    def __init__(self, run_folder: Path, attempt: int, ranks: int, listener: Listener) -> None:
+        self._run_folder, self._attempt, self._listener = run_folder, attempt, listener
+        self._folder = attempt_path(run_folder, attempt)
+        self._tails = {name: Tail(run_folder / f"{name}.jsonl") for name in FOLLOWED}
+        self._deaths = Deaths(self._folder / "heartbeat", ranks)
+        self._said = bytearray()
+        self._pipe = -1
+
+    def follow(self, process: subprocess.Popen[bytes], mpirun: Mpirun) -> Outcome:
+        """Follow to the end; whatever happens here, no rank outlives it."""
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+        self._pipe = process.stdout.fileno()
+        interrupted = False
+        try:
+            with _termination_interrupts():
+                while process.poll() is None:
+                    self._look(POLL_SECONDS)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            _stop(process)
+            try:
+                self._look(0)
+            finally:
+                self._deaths.end()
+        return self._outcome(process.returncode, interrupted, mpirun)
+
+    def _look(self, seconds: float) -> None:
+        """Take in what is new; waits for at most this long."""
+        self._deaths.wait(seconds)
+        with suppress(BlockingIOError):
+            while piece := os.read(self._pipe, PIPE_BYTES):
+                self._said += piece
+        for name, tail in self._tails.items():
+            for record in tail.records():
+                self._listener(name, record)
+
+    def _outcome(self, returned: int, interrupted: bool, mpirun: Mpirun) -> Outcome:
+        said = self._said.decode(errors="replace")
+        with suppress(OSError):
+            write_file(self._folder / "logs" / "mpirun.log", bytes(self._said))
+        verdicts = self._verdicts(said, returned)
+        cause = None if interrupted else first_cause(verdicts)
+        code = cause.code if cause else exit_code(self._run_folder, self._attempt, returned)
+        return Outcome(
+            code=INTERRUPTED if interrupted else code,
+            attempt=self._attempt,
+            mpirun=mpirun,
+            cause=cause,
+            verdicts=verdicts,
+            output=said,
+        )
+
+    def _verdicts(self, said: str, returned: int) -> tuple[Verdict, ...]:
+        """What the ranks left, and, where that explains nothing, what a killed rank could not."""
+        verdicts = read_verdicts(self._folder, said.splitlines())
+        cause = first_cause(verdicts)
+        if returned == 0 or (cause and cause.code != ExitCode.PEER_LOST):
+            return verdicts
+        beats = read_beats(self._folder / "heartbeat")
+        killed = killed_verdict(said, self._deaths, beats)
+        return (*verdicts, killed) if killed else verdicts
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End mpirun, which ends its ranks; a second Ctrl-C, or its silence, kills it."""
+    if process.poll() is not None:
+        return
+    try:
+        process.terminate()
+        process.wait(STOP_SECONDS)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """SIGTERM and a closed terminal act as Ctrl-C does; only the main thread can arrange it."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,128 @@
+"""The mpirun of this machine: which one, of which family, and the command line it wants."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from plans.source import UserError
+from runtime.environment import executable, without_launchers
+
+Family = Literal["MPICH", "Open MPI", "Intel MPI"]
+REMEDY = "install one beside this Python: pip install mpich"
+PROBE_SECONDS = 60.0
+# Asks mpi4py which MPI it loads, without starting it.
+PROBE = """
+import mpi4py
+mpi4py.rc.initialize = False
+from mpi4py import MPI
+print(MPI.Get_library_version())
+"""
+BANNERS: tuple[tuple[str, Family], ...] = (
+    (r"Intel\(R\) MPI", "Intel MPI"),
+    (r"Open MPI|OpenRTE|open-mpi|prte", "Open MPI"),
+    (r"HYDRA|MPICH|mpiexec", "MPICH"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mpirun:
+    """An mpirun that was found: its path, its family, and its version where it tells."""
+
+    path: Path
+    family: Family
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.family} {self.version} ({self.path})"
+
+    def command(self, ranks: int, program: Sequence[str]) -> list[str]:
+        """The command that starts `program` on this many ranks of this host, bound to no core."""
+        start = [str(self.path), "-n", str(ranks)]
+        if self.family == "Open MPI":
+            start += ["--oversubscribe", "--bind-to", "none"]
+            start += ["--allow-run-as-root"] if os.geteuid() == 0 else []
+        elif self.family == "MPICH":
+            start += ["-launcher", "fork", "-bind-to", "none"]
+        else:
+            start += ["-launcher", "fork", "-genv", "I_MPI_PIN", "0"]
+        return [*start, *program]
+
+
+def find_mpirun(environment: Mapping[str, str], beside: Path | None = None) -> Mpirun:
+    """The mpirun beside this Python, else on PATH, and proof that mpi4py loads the same MPI.
+
+    UserError with the remedy when there is none, or when the two belong to different families.
+    """
+    beside = beside or Path(sys.executable).parent
+    path = executable("mpirun", environment, first=beside)
+    if path is None:
+        raise UserError(f"no mpirun in {beside} or on PATH; {REMEDY}")
+    clean = without_launchers(environment)
+    mpirun = identify(path, _output([str(path), "--version"], clean))
+    loaded = _output([sys.executable, "-c", PROBE], clean)
+    check_library(mpirun, loaded)
+    return mpirun
+
+
+def identify(path: Path, banner: str) -> Mpirun:
+    """The family and version that `mpirun --version` tells; UserError when it is none we know."""
+    family = family_of(banner)
+    if family is None:
+        first = banner.strip().splitlines()[:1]
+        raise UserError(f"{path}: neither MPICH, Open MPI nor Intel MPI: {first}; {REMEDY}")
+    version = re.search(r"\d+\.\d+(\.\d+)?", banner)
+    return Mpirun(path=path, family=family, version=version[0] if version else "")
+
+
+def family_of(banner: str) -> Family | None:
+    for pattern, family in BANNERS:
+        if re.search(pattern, banner):
+            return family
+    return None
+
+
+def check_library(mpirun: Mpirun, loaded: str) -> None:
+    """UserError when mpi4py loads an MPI that this mpirun cannot start.
+
+    Processes started so would each be a world of one. MPICH and Intel MPI share an ABI and a
+    process manager (Hydra); Open MPI has its own.
+    """
+    family = family_of(loaded)
+    if family is None:
+        raise UserError(f"mpi4py cannot load an MPI library: {_last_line(loaded)}; {REMEDY}")
+    if (family == "Open MPI") != (mpirun.family == "Open MPI"):
+        raise UserError(
+            f"{mpirun.path} is {mpirun.family}, but mpi4py loads {family}; put the mpirun of "
+            f"{family} first on PATH, or set MPI4PY_LIBMPI to the library of {mpirun.family}"
+        )
+
+
+def _output(command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """What a short program prints on both streams; UserError when it cannot be run."""
+    try:
+        done = subprocess.run(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=PROBE_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"{command[0]} does not run: {error}; {REMEDY}") from error
+    return done.stdout
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "it prints nothing"

@@ -1,0 +1,106 @@
+"""The environment of a process: the only file that reads or writes os.environ."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+# What MPI's process managers tell a process they started. A child that inherits it and starts
+# MPI would join as a rank that already exists, or wait for a manager that does not know it.
+MANAGER_PREFIXES = ("PMI", "PMIX", "OMPI_", "MPI_LOCAL", "PRTE_", "HYDI_", "HYDRA_")
+# A job script of another allocation must not steer an mpirun or an sbatch that we start.
+SLURM_PREFIXES = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a process starter says this process stands; None where it says nothing."""
+
+    starter: str = ""
+    rank: int | None = None
+    size: int | None = None
+
+
+STARTERS = (
+    ("mpirun (Open MPI)", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("mpirun (Hydra)", "PMI_RANK", "PMI_SIZE"),
+    ("srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+    ("srun", "SLURM_PROCID", "SLURM_NTASKS"),
+)
+
+
+def current() -> dict[str, str]:
+    """A copy of this process's environment."""
+    return dict(os.environ)
+
+
+def place_of(environment: Mapping[str, str]) -> Place:
+    """What the first known starter in an environment says."""
+    for starter, rank, size in STARTERS:
+        if rank in environment and size in environment:
+            return Place(starter=starter, rank=int(environment[rank]), size=int(environment[size]))
+    return Place()
+
+
+def host_name() -> str:
+    """The short name of this host."""
+    return socket.gethostname().split(".")[0]
+
+
+def without_manager(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment for a child that is no rank."""
+    return {
+        name: value for name, value in environment.items() if not name.startswith(MANAGER_PREFIXES)
+    }
+
+
+def without_launchers(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment for a new mpirun: nothing of a surrounding one, nor of an allocation."""
+    return {
+        name: value
+        for name, value in without_manager(environment).items()
+        if not name.startswith(SLURM_PREFIXES)
+    }
+
+
+def hide_manager() -> None:
+    """After MPI has started: children of this rank never see its process manager."""
+    kept = without_manager(os.environ)
+    for name in set(os.environ) - set(kept):
+        del os.environ[name]
+
+
+def announce(*, rank: int, size: int, local_rank: int, local_size: int) -> None:
+    """Write the variables by which torch and vLLM know a rank (torchrun's names)."""
+    os.environ.update(
+        RANK=str(rank),
+        WORLD_SIZE=str(size),
+        LOCAL_RANK=str(local_rank),
+        LOCAL_WORLD_SIZE=str(local_size),
+    )
+
+
+def announce_rendezvous(address: str, port: int) -> None:
+    """Write where torch.distributed meets, for libraries that look there."""
+    os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
+
+
+def change(values: Mapping[str, str], removed: frozenset[str] = frozenset()) -> None:
+    """Set some variables and remove others."""
+    for name in removed:
+        os.environ.pop(name, None)
+    os.environ.update(values)
+
+
+def executable(name: str, environment: Mapping[str, str], first: Path | None = None) -> Path | None:
+    """The program of that name in `first`, else on PATH; None when there is none."""
+    folders = [first] if first else []
+    folders += [Path(part) for part in environment.get("PATH", "").split(os.pathsep) if part]
+    for folder in folders:
+        path = folder / name
+        if path.is_file() and os.access(path, os.X_OK):
+            return path
+    return None

@@ -1,0 +1,86 @@
+"""torch.distributed over the ranks of a plan, as a value."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from runtime import environment
+from runtime.context import RankContext
+
+LOOPBACK = "127.0.0.1"
+# Tensors on a GPU travel by NCCL (RCCL on AMD), tensors on the host by gloo, in one group.
+BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groups:
+    """torch.distributed's default group of this run, and where its ranks met."""
+
+    rank: int
+    size: int
+    backend: str
+    address: str
+    port: int
+    store: Any
+
+    def close(self) -> None:
+        """Leave the group; after the engines have closed theirs."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def join(context: RankContext) -> Groups:
+    """All ranks' default group, over a port that rank 0 holds before it names it.
+
+    A collective that outlasts the longest deadline of the plan fails.
+    """
+    control = context.control
+    host = LOOPBACK if context.local_size == control.size else _address()
+    listener = _listen(host) if control.rank == 0 else None
+    chosen = [host, listener.getsockname()[1]] if listener else None
+    address, port = control.broadcast(chosen, what="rendezvous")
+    longest = max(phase.deadline_seconds for phase in context.plan.phases)
+    timeout = timedelta(seconds=longest)
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        address,
+        port,
+        control.size,
+        is_master=listener is not None,
+        timeout=timeout,
+        wait_for_workers=False,
+        master_listen_fd=listener.detach() if listener else None,
+    )
+    environment.announce_rendezvous(address, port)
+    backend = BACKENDS[context.device.partition(":")[0]]
+    dist.init_process_group(
+        backend,
+        store=store,
+        rank=control.rank,
+        world_size=control.size,
+        timeout=timeout,
+    )
+    return Groups(
+        rank=control.rank,
+        size=control.size,
+        backend=backend,
+        address=address,
+        port=port,
+        store=store,
+    )
+
+
+def _listen(host: str) -> socket.socket:
+    """A socket on a free port of one interface; the store takes it over, so nobody can be first."""
+    listener = socket.create_server((host, 0), backlog=4096)
+    listener.setblocking(True)
+    return listener
+
+
+def _address() -> str:
+    """The address by which other hosts reach this one."""
+    return socket.gethostbyname(socket.gethostname())

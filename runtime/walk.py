@@ -1,0 +1,121 @@
+"""Walks the phases of a plan in order: enter, work, meet, leave; and keeps the account of it.
+
+The real session and the rehearsal walk with this one function, so a rehearsal shows the
+order of phases and meetings that the run will have. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn, Protocol
+
+from plans.plan import Plan
+from plans.record import StepRecord
+from runtime.control import Control, OutOfStep, ranks_text
+from runtime.heartbeat import Recorder
+
+
+class Work(Protocol):
+    """What the phases of a step do on this rank."""
+
+    def phase(self, name: str, step: int) -> dict[str, float]:
+        """Do one phase of a step; returns what it measured, by metric name."""
+        ...
+
+
+def walk(
+    plan: Plan, control: Control, work: Work, recorder: Recorder, steps: Iterable[int]
+) -> Iterator[StepRecord]:
+    """The record of each step, after every rank has walked all its phases.
+
+    `timing_s/<phase>` and `timing_s/step` are those of the slowest rank, waiting for others
+    not included in a phase but in the step; other metrics are this rank's own. PeerLost when
+    a rank does not come out of a phase by its deadline.
+    """
+    for step in steps:
+        begin = time.perf_counter()
+        metrics: dict[str, float] = {}
+        seconds: dict[str, float] = {}
+        for phase in plan.phases:
+            recorder.enter(phase.name, step, phase.deadline_seconds)
+            start = time.perf_counter()
+            metrics |= work.phase(phase.name, step)
+            seconds[phase.name] = time.perf_counter() - start
+            recorder.leave()
+            control.barrier(f"{phase.name} of step {step}", phase.deadline_seconds)
+        seconds["step"] = time.perf_counter() - begin
+        everyones = control.gather(seconds, what=f"times of step {step}")
+        slowest = {f"timing_s/{name}": max(one[name] for one in everyones) for name in seconds}
+        yield StepRecord(step=step, metrics=metrics | slowest)
+
+
+class Journal:
+    """A control that remembers, as a digest, which meetings it took part in and in what order."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._hash = hashlib.sha256()
+        self.meetings = 0
+
+    @property
+    def rank(self) -> int:
+        return self._control.rank
+
+    @property
+    def size(self) -> int:
+        return self._control.size
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the names of the meetings so far."""
+        return self._hash.hexdigest()
+
+    def barrier(self, what: str, seconds: float | None = None) -> None:
+        self._note("barrier", what)
+        self._control.barrier(what, seconds)
+
+    def broadcast(
+        self, value: Any, root: int = 0, *, what: str = "broadcast", seconds: float | None = None
+    ) -> Any:
+        self._note("broadcast", what)
+        return self._control.broadcast(value, root, what=what, seconds=seconds)
+
+    def gather(
+        self, value: Any, *, what: str = "gather", seconds: float | None = None
+    ) -> list[Any]:
+        self._note("gather", what)
+        return self._control.gather(value, what=what, seconds=seconds)
+
+    def exchange(
+        self,
+        outgoing: dict[int, Any],
+        sources: set[int],
+        *,
+        what: str = "exchange",
+        seconds: float | None = None,
+    ) -> dict[int, Any]:
+        """Not part of the digest: only the ranks concerned take part."""
+        return self._control.exchange(outgoing, sources, what=what, seconds=seconds)
+
+    def abort(self, code: int) -> NoReturn:
+        self._control.abort(code)
+
+    def close(self) -> None:
+        self._control.close()
+
+    def compare(self) -> str:
+        """The digest, once all ranks have shown the same; OutOfStep naming those that differ."""
+        mine = self.digest
+        seen = self.gather(mine, what="order of meetings")
+        astray = [rank for rank, digest in enumerate(seen) if digest != seen[0]]
+        if astray:
+            raise OutOfStep(
+                f"rank {ranks_text(astray)} met the others in another order than rank 0"
+            )
+        return mine
+
+    def _note(self, kind: str, what: str) -> None:
+        self.meetings += 1
+        self._hash.update(f"{kind} {what}\n".encode())
