@@ -14,7 +14,7 @@ from plans.dataflow import Role
 from plans.model import ModelSpec
 from plans.placement import Placement, ResourcePool
 from plans.reshard import ReshardSummary
-from plans.source import PlanError, read_json
+from plans.source import UserError, read_json
 from plans.spec import JobSpec
 
 FORMAT = 1
@@ -99,16 +99,16 @@ def dumps(plan: Plan) -> str:
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan in a file; PlanError when it is another format, was edited, or is no plan."""
+    """The plan in a file; UserError when it is another format, was edited, or is no plan."""
     data = read_json(path)
     digest = data.pop("digest", None)
     if data.get("format") != FORMAT:
-        raise PlanError(f"{path}: plan format {data.get('format')}, this rlplan reads {FORMAT}")
+        raise UserError(f"{path}: plan format {data.get('format')}, this rlplan reads {FORMAT}")
     try:
         plan = TypeAdapter(Plan).validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
-        raise PlanError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     if plan.digest != digest:
-        raise PlanError(f"{path}: the digest does not match; edit the job file and plan again")
+        raise UserError(f"{path}: the digest does not match; edit the job file and plan again")
     return plan

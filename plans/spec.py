@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from plans.source import Document, Location, SpecError, read_yaml, suggestion
 
-NAME_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
+NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"
 RULE_REWARDS = ("exact", "number", "length")
 
 Positive = Annotated[int, Field(gt=0)]
@@ -100,6 +100,10 @@ class OptimizerSpec(Part):
     clip_grad: Annotated[float, Field(gt=0)] = 1.0
     warmup_steps: Natural = 0
 
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step (from 1): a linear rise over `warmup_steps`, then constant."""
+        return self.lr * min(1.0, step / self.warmup_steps) if self.warmup_steps else self.lr
+
 
 class SupervisedSpec(Part):
     """A supervised warm-up on the training answers before the first RL step."""
@@ -166,6 +170,13 @@ class SlurmSpec(Part):
     partition: str | None = None
     qos: str | None = None
     time: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$")] = "24:00:00"
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _quoted(cls, value: Any) -> Any:
+        if isinstance(value, int):
+            raise ValueError('YAML reads an unquoted time as a number; write time: "12:00:00"')
+        return value
 
 
 class JobSpec(Part):

@@ -41,7 +41,7 @@ def render(
 
 
 def shell_environment() -> Environment:
-    """Jinja for shell: strict, with a filter `sh`, and comments that leave bash's `${#a[@]}` alone."""
+    """Jinja for shell: strict, values through `sh`, comments unlike bash's `${#array[@]}`."""
     environment = Environment(
         loader=PackageLoader("slurm"),
         undefined=StrictUndefined,

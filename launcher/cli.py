@@ -1,0 +1,55 @@
+"""`rlplan`: the command line. Results go to stdout, notes and mistakes to stderr.
+
+Exit codes: 0 good, 1 a finding (no plan satisfies the job), 2 wrong input or usage; 64 and
+above come from a run's ranks (plans/record.py).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from launcher.planning import estimate, explain, plan, render
+from plans.record import ExitCode
+
+EXAMPLES = """
+\b
+Examples:
+  rlplan estimate job.yaml                 what the run will take, before it is queued
+  rlplan plan job.yaml -o plan.json        the plan itself
+  rlplan explain job.yaml --why-not tp=8   why this plan and not another
+  rlplan render job.yaml > job.sbatch      the batch script; then: sbatch job.sbatch
+"""
+
+
+@click.group(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="rlplan")
+def cli() -> None:
+    """Static execution plans for RL post-training of language models on SLURM clusters."""
+
+
+for command in (plan, estimate, explain, render):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. A mistake of the user's becomes a message."""
+    from plans.source import PlanError, UserError
+
+    try:
+        code = cli.main(args=arguments, prog_name="rlplan", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return ExitCode.USAGE
+    except click.Abort:
+        return 130
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return ExitCode.FINDING if isinstance(error, PlanError) else ExitCode.USAGE
+    return int(code or ExitCode.OK)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
