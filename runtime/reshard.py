@@ -189,7 +189,9 @@ def _message(part: _Part | None, buffer: Tensor | None) -> _Message | None:
     assert buffer is not None
     sizes = [view.numel() for view in views]
     wire = buffer[: sum(sizes)]
-    slots = [slot.view(view.shape) for slot, view in zip(torch.split(wire, sizes), views, strict=True)]
+    slots = [
+        slot.view(view.shape) for slot, view in zip(torch.split(wire, sizes), views, strict=True)
+    ]
     return _Message(peer=peer, wire=wire, slots=slots, views=views)
 
 

@@ -1,4 +1,4 @@
-"""The switch as processes carry it out over gloo, on tensors shaped like the engines' parameters."""
+"""The switch as processes carry it out over gloo, on tensors shaped like both engines."""
 
 import json
 from dataclasses import asdict, dataclass, replace
