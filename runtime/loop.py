@@ -55,6 +55,22 @@ class StepWork:
         assert self._experience is not None, "the reward phase makes the experience"
         return self._experience
 
+    @property
+    def generated_tokens(self) -> float:
+        """Response tokens of the step, over all ranks."""
+        sequences = self.experience.sequences
+        return float((sequences.lengths - sequences.prompt_lengths).sum())
+
+    def samples(self, count: int) -> list[str]:
+        """A few prompts of this rank with their responses and rewards, for a person to read."""
+        rows = self.generator.rows(len(self._batch))
+        shown = zip(self._batch[rows.slice], self._completions, strict=True)
+        rewards = self.experience.rewards[rows.slice].tolist()
+        return [
+            f"{prompt.text}{self.tokenizer.decode(done.tokens)}  (reward {reward:g})"
+            for (prompt, done), reward in zip(list(shown)[:count], rewards, strict=False)
+        ]
+
     def _reshard(self, step: int) -> dict[str, float]:
         return self.engines.switch(verify=step <= 1)
 
@@ -121,13 +137,16 @@ class StepWork:
 
     def _update(self, role: Role, objective: objectives.Objective) -> dict[str, float]:
         """One optimizer step a mini-batch; metrics are means over the mini-batches."""
-        count = self.plan.job.batch.mini_batches
+        job = self.plan.job
+        count, engine = job.batch.mini_batches, self.engines.trainer(role)
+        spec = job.critic_optimizer if role is Role.CRITIC else job.optimizer
+        engine.set_learning_rate(spec.lr_at(self.experience.step))
         totals: dict[str, float] = {}
         for index in range(count):
             whole = part(len(self.experience.sequences), index, count)
             rows = self._shard(role, whole)
-            loss = objective(self.experience, self.plan.job, whole, rows)
-            sums = self.engines.trainer(role).update(self._rows(rows), loss)
+            loss = objective(self.experience, job, whole, rows)
+            sums = engine.update(self._rows(rows), loss)
             for name, value in sums.items():
                 totals[name] = totals.get(name, 0.0) + value / count
         prefix = "critic" if role is Role.CRITIC else "actor"

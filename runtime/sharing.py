@@ -25,7 +25,7 @@ class Rows:
 
 
 def part(count: int, index: int, parts: int) -> Rows:
-    """The rows of shard `index` when `count` rows are cut into `parts`; sizes differ by one at most."""
+    """The rows of shard `index` of `parts`; their sizes differ by one at most."""
     return Rows(count * index // parts, count * (index + 1) // parts)
 
 

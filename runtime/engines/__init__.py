@@ -27,6 +27,11 @@ class ScoreEngine(Protocol):
         ...
 
 
+    def fill(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over full weights by Hugging Face name; the value head stays where they have none."""
+        ...
+
+
 class TrainEngine(ScoreEngine, Protocol):
     """A model that learns: the actor or the critic."""
 

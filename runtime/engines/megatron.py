@@ -91,9 +91,9 @@ class MegatronScorer:
         values = kind == "values"
         self.network = megatron_model.build_model(model, groups, settings, precision, values)
         self.runner: Any = self._wrapped(self.network)
-        boxes = megatron_weights.role_boxes(model, groups.layout, groups.rank, values)
-        megatron_weights.mark_sharded(model, self.parameters(), boxes)
-        megatron_weights.fill_parameters(self.parameters(), boxes, weights)
+        self.boxes = megatron_weights.role_boxes(model, groups.layout, groups.rank, values)
+        megatron_weights.mark_sharded(model, self.parameters(), self.boxes)
+        megatron_weights.fill_parameters(self.parameters(), self.boxes, weights)
 
     def _wrapped(self, network: Any) -> Any:
         network.requires_grad_(False)
@@ -101,6 +101,11 @@ class MegatronScorer:
 
     def parameters(self) -> Mapping[str, Tensor]:
         return dict(self.network.named_parameters())
+
+    def fill(self, weights: Mapping[str, Tensor]) -> None:
+        from runtime.engines.megatron_weights import fill_parameters
+
+        fill_parameters(self.parameters(), self.boxes, weights)
 
     @torch.no_grad()
     def score(self, shard: Sequences) -> Tensor | None:
@@ -238,6 +243,10 @@ class MegatronEngine(MegatronScorer):
             dist.broadcast_object_list(box, src=source, group=groups.collection.pp)
             sums = box[0]
         return sums
+
+    def fill(self, weights: Mapping[str, Tensor]) -> None:
+        super().fill(weights)
+        self.optimizer.reload_model_params()
 
     def set_learning_rate(self, lr: float) -> None:
         for group in self.optimizer.param_groups:

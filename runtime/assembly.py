@@ -1,0 +1,142 @@
+"""The engines of a rank, built from the plan: the trained roles, the rollout, and the switch between."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from plans.dataflow import Role
+from plans.layout import ParallelLayout
+from plans.plan import Plan
+from plans.reshard import build, digest
+from plans.transfer import Row
+from plans.workload import ELEMENT_BYTES
+from runtime.engines import RolloutEngine, ScoreEngine, TrainEngine
+from runtime.engines.hf import random_weights, read_weights
+from runtime.engines.megatron import MegatronEngine, MegatronScorer, megatron_groups
+from runtime.engines.vllm import VLLMEngine
+from runtime.mistakes import DataMistake
+from runtime.reshard import Executor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """Where this rank sits, and what its engines share with the ranks of the same host."""
+
+    rank: int
+    local_rank: int
+    job: str
+    shared_memory: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engines:
+    """What this rank holds. Trained roles also score; the reference only scores."""
+
+    rank: int
+    trained: Mapping[Role, TrainEngine]
+    scored: Mapping[Role, ScoreEngine]
+    rollout: RolloutEngine
+    executor: Executor
+
+    def trainer(self, role: Role) -> TrainEngine:
+        return self.trained[role]
+
+    def scorer(self, role: Role) -> ScoreEngine:
+        return self.trained[role] if role in self.trained else self.scored[role]
+
+    def switch(self, *, verify: bool) -> dict[str, float]:
+        """Bring the training weights to the rollout engine; proves them equal when asked."""
+        moved = self.executor.run()
+        if verify:
+            self.executor.verify()
+        self.rollout.weights_changed()
+        return {"reshard/received_bytes": float(moved.received_bytes)}
+
+
+def assemble(plan: Plan, base: Path, seat: Seat) -> Engines:
+    """Build every engine of this rank; all ranks call this together.
+
+    Training engines come first: the rollout's parameters alias theirs, and its memory is
+    what the plan left.
+    """
+    weights = initial_weights(plan, base)
+    trained, scored = _megatron_engines(plan, weights)
+    row = _switch_row(plan, seat.rank)
+    actor = trained[Role.ACTOR_TRAIN].parameters()
+    placement = plan.placement(Role.ACTOR_ROLLOUT)
+    assert placement.rollout is not None
+    rollout = VLLMEngine(
+        folder=base / plan.job.model.path,
+        model=plan.model,
+        layout=placement.layout,
+        settings=placement.rollout,
+        precision=plan.precision,
+        aliases={name: actor[source] for name, source in row.aliases},
+        job=seat.job,
+        rank=seat.rank,
+        local_rank=seat.local_rank,
+        shared_memory=seat.shared_memory,
+    )
+    executor = Executor(row, source=actor, destination=rollout.parameters())
+    return Engines(
+        rank=seat.rank, trained=trained, scored=scored, rollout=rollout, executor=executor
+    )
+
+
+def initial_weights(plan: Plan, base: Path) -> Mapping[str, Tensor]:
+    """The weights the run starts from: those of the model folder, or drawn from the job's seed."""
+    choice = plan.job.model
+    if choice.weights == "random":
+        return random_weights(plan.model, plan.job.seed)
+    return read_weights(base / choice.path, plan.model)
+
+
+def _megatron_engines(
+    plan: Plan, weights: Mapping[str, Tensor]
+) -> tuple[dict[Role, TrainEngine], dict[Role, ScoreEngine]]:
+    trained: dict[Role, TrainEngine] = {}
+    scored: dict[Role, ScoreEngine] = {}
+    groups: dict[ParallelLayout, object] = {}
+    for placement in plan.placements:
+        if placement.train is None:
+            continue
+        layout, role = placement.layout, placement.role
+        if layout not in groups:
+            groups[layout] = megatron_groups(layout)
+        values = role is Role.CRITIC
+        common: dict[str, Any] = {
+            "model": plan.model,
+            "groups": groups[layout],
+            "settings": placement.train,
+            "precision": plan.precision,
+            "weights": weights,
+            "kind": "values" if values else "policy",
+            "temperature": 1.0 if values else plan.job.temperature,
+        }
+        if role is Role.REFERENCE:
+            scored[role] = MegatronScorer(**common)
+            continue
+        optimizer = plan.job.critic_optimizer if values else plan.job.optimizer
+        trained[role] = MegatronEngine(optimizer=optimizer, **common)
+    return trained, scored
+
+
+def _switch_row(plan: Plan, rank: int) -> Row:
+    """This rank's part of the switch, proven to be the one the plan was hashed with."""
+    schedule = build(
+        plan.model,
+        plan.placement(Role.ACTOR_TRAIN).layout,
+        plan.placement(Role.ACTOR_ROLLOUT).layout,
+        ELEMENT_BYTES[plan.precision],
+        ranks_per_node=plan.ranks_per_node,
+    )
+    if digest(schedule) != plan.reshard.schedule_digest:
+        raise DataMistake(
+            "the weight switch of this rlplan is not the one in plan.json; plan again with this version"
+        )
+    return schedule.row(rank)

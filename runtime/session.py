@@ -1,0 +1,221 @@
+"""A run on one rank, from its first step to its last: warm up, measure, learn, measure, export."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from plans.dataflow import Role
+from plans.record import StepRecord
+from runtime import checkpoint
+from runtime.assembly import Engines
+from runtime.batch import Prompt
+from runtime.context import RankContext
+from runtime.engines import TrainEngine, hf
+from runtime.evaluation import Evaluation
+from runtime.events import EventLog
+from runtime.experience import write_experience
+from runtime.export import export
+from runtime.loop import StepWork
+from runtime.metrics import MetricsWriter, Summary, write_summary
+from runtime.supervised import warm_up
+from runtime.tokenizer import Tokenizer
+from runtime.versions import package_versions
+from runtime.walk import walk
+
+SAMPLES_SHOWN = 4
+# Once in so many supervised steps an event tells where the warm-up stands.
+SUPERVISED_EVENTS = 20
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands; saved with each checkpoint, so a resumed run goes on counting."""
+
+    step: int = 0
+    accuracy_before: float | None = None
+    wall_seconds: float = 0.0
+    generated_tokens: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+    def state(self) -> dict[str, float | None]:
+        return {
+            "accuracy_before": self.accuracy_before,
+            "wall_seconds": self.seconds,
+            "generated_tokens": self.generated_tokens,
+        }
+
+    @property
+    def seconds(self) -> float:
+        return self.wall_seconds + time.monotonic() - self.started
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """What a rank holds while it works: its engines, its data, and the books of the run."""
+
+    context: RankContext
+    engines: Engines
+    train: Sequence[Prompt]
+    tokenizer: Tokenizer
+    work: StepWork
+    evaluation: Evaluation | None
+    events: EventLog
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def export_folder(self) -> Path:
+        return self.context.run_folder / "export"
+
+    @property
+    def warm_folder(self) -> Path:
+        """The model after the warm-up: the reference policy of the RL phase."""
+        return self.context.run_folder / "supervised"
+
+    def prepare(self) -> None:
+        """Stand where the last attempt stopped, or at the start: warmed up and measured."""
+        if not (self.context.resume and self._resume()):
+            self._warm_up()
+            self.progress.accuracy_before = self._accuracy("before")
+            self._save()
+
+    def learn(self) -> bool:
+        """Walk the RL steps; whether the last one of the job is done."""
+        plan, progress = self.context.plan, self.progress
+        metrics = None
+        if self.context.rank == 0:
+            metrics = MetricsWriter(self.context.run_folder, after_step=progress.step)
+        steps = range(progress.step + 1, self.context.last_step + 1)
+        for record in walk(plan, self.context.control, self.work, self.context.recorder, steps):
+            if self._book(record, metrics):
+                break
+        if metrics:
+            metrics.close()
+        return progress.step == plan.job.steps
+
+    def conclude(self) -> None:
+        """Measure the trained policy, export it, and sum the run up."""
+        after = self._accuracy("after")
+        with self.context.outside("checkpoint"):
+            self._export(self.export_folder)
+        if self.context.rank == 0:
+            summary = Summary(
+                accuracy_before=self.progress.accuracy_before,
+                accuracy_after=after,
+                steps=self.progress.step,
+                wall_seconds=round(self.progress.seconds, 3),
+                tokens_per_second=round(self.progress.generated_tokens / self.progress.seconds, 3),
+                versions=package_versions(),
+                plan_digest=self.context.plan.digest,
+            )
+            write_summary(self.context.run_folder, summary)
+        self.events.event("done", step=self.progress.step, accuracy_after=after)
+
+    def _resume(self) -> bool:
+        context = self.context
+        with context.outside("checkpoint"):
+            found = checkpoint.load_latest(
+                self.engines.trained, context.control, context.run_folder, context.plan, self.events
+            )
+            if found is None:
+                return False
+            self._settle_reference()
+        self.progress.step = found.step
+        self.progress.accuracy_before = found.state["accuracy_before"]
+        self.progress.wall_seconds = found.state["wall_seconds"]
+        self.progress.generated_tokens = found.state["generated_tokens"]
+        self.events.event("resume", step=found.step, folder=found.folder.name)
+        return True
+
+    def _warm_up(self) -> None:
+        job = self.context.plan.job
+        if job.supervised is None:
+            return
+        with self.context.outside("supervised"):
+            walked = warm_up(
+                self.context.plan, job.supervised, self.engines, self.train, self.tokenizer
+            )
+            every = max(1, job.supervised.steps // SUPERVISED_EVENTS)
+            for step, metrics in walked:
+                if step % every == 0 or step == job.supervised.steps:
+                    self.events.event(
+                        "supervised", step=step, steps=job.supervised.steps, **metrics
+                    )
+        with self.context.outside("checkpoint"):
+            self._export(self.warm_folder)
+            weights = self._warm_weights()
+            if Role.CRITIC in self.engines.trained:
+                self.engines.trained[Role.CRITIC].fill(weights)
+            self._settle_reference()
+
+    def _settle_reference(self) -> None:
+        """Give the reference the weights the RL phase starts from, when those were trained here."""
+        if Role.REFERENCE in self.engines.scored and self.context.plan.job.supervised:
+            self.engines.scored[Role.REFERENCE].fill(self._warm_weights())
+
+    def _warm_weights(self) -> Mapping[str, Tensor]:
+        return hf.read_weights(self.warm_folder, self.context.plan.model)
+
+    def _accuracy(self, when: str) -> float | None:
+        if self.evaluation is None:
+            return None
+        with self.context.outside("evaluate"):
+            self.engines.switch(verify=True)
+            accuracy = self.evaluation.accuracy()
+        self.events.event("evaluate", when=when, step=self.progress.step, accuracy=accuracy)
+        return accuracy
+
+    def _book(self, record: StepRecord, metrics: MetricsWriter | None) -> bool:
+        """Write down a step and do what is due after it; whether somebody asked to stop."""
+        context, job = self.context, self.context.plan.job
+        self.progress.step = record.step
+        self.progress.generated_tokens += self.work.generated_tokens
+        record.metrics.update(_rates(record, self.work.generated_tokens))
+        if job.evaluate.every and record.step % job.evaluate.every == 0:
+            record.metrics["eval/accuracy"] = self._accuracy("during") or 0.0
+        if metrics:
+            metrics.step(record)
+            metrics.samples(record.step, self.work.samples(SAMPLES_SHOWN))
+        write_experience(self.work.experience, context.control, context.run_folder, context.plan)
+        stop = context.stop_asked()
+        due = record.step % context.plan.checkpoint_every == 0
+        if due or stop or record.step == context.last_step:
+            if metrics:
+                metrics.sync()
+            self._save()
+        return stop
+
+    def _save(self) -> None:
+        context = self.context
+        with context.outside("checkpoint"):
+            folder = checkpoint.save(
+                self.progress.step,
+                self.engines.trained,
+                self.progress.state(),
+                context.control,
+                context.run_folder,
+                context.plan,
+            )
+        self.events.event("checkpoint", step=self.progress.step, folder=folder.name)
+
+    def _export(self, folder: Path) -> None:
+        model_folder = self.context.base / self.context.plan.job.model.path
+        export(self._actor, self.context.control, folder, model_folder)
+
+    @property
+    def _actor(self) -> TrainEngine:
+        return self.engines.trainer(Role.ACTOR_TRAIN)
+
+
+def _rates(record: StepRecord, generated_tokens: float) -> dict[str, float]:
+    """Tokens per second over the whole job, and the share of the step no phase accounts for."""
+    times = {n.removeprefix("timing_s/"): s for n, s in record.metrics.items() if "timing_s/" in n}
+    step = times.pop("step")
+    return {
+        "perf/throughput": generated_tokens / step,
+        "perf/idle_fraction": max(0.0, 1 - sum(times.values()) / step),
+    }
