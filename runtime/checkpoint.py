@@ -61,7 +61,7 @@ def save(
     JSON. Older checkpoints beyond the plan's number are removed once this one is safe.
     """
     parent = run_folder / FOLDER
-    everyones = control.gather([str(role) for role in engines])
+    everyones = control.gather([str(role) for role in engines], what="checkpoint: roles")
     roles = sorted({role for names in everyones for role in names})
 
     def write(folder: Path) -> None:
@@ -98,7 +98,8 @@ def load_latest(
     all reasons when there are checkpoints and none can be used.
     """
     parent = run_folder / FOLDER
-    names, reasons = control.broadcast(_candidates(parent) if control.rank == 0 else None)
+    found = _candidates(parent) if control.rank == 0 else None
+    names, reasons = control.broadcast(found, what="checkpoint: candidates")
     for reason in reasons:
         events.problem("checkpoint_problem", reason)
     for name in names:
@@ -133,7 +134,7 @@ def _candidates(parent: Path) -> tuple[list[str], list[str]]:
 
 def _usable(folder: Path, plan: Plan, control: Control) -> dict[str, Any]:
     """What state.json says of a checkpoint; DamagedFolder when this plan cannot go on from it."""
-    verify_together(folder, control)
+    verify_together(folder, control, _deadline(plan))
     about: dict[str, Any] = json.loads((folder / STATE).read_bytes())
     if about["model"] != _model(plan):
         differences = _differences(about["model"], _model(plan))

@@ -55,7 +55,7 @@ def commit_together(
         control.barrier(f"{what}: begin", deadline_seconds)
         write(temporary)
         control.barrier(f"{what}: written", deadline_seconds)
-        files = _synced_files(temporary, control)
+        files = _synced_files(temporary, control, deadline_seconds)
         if control.rank == 0:
             _finish(temporary, folder, replace(header, files=files))
         control.barrier(f"{what}: committed", deadline_seconds)
@@ -64,18 +64,21 @@ def commit_together(
         raise
 
 
-def verify_together(folder: Path, control: Control) -> Manifest:
+def verify_together(folder: Path, control: Control, deadline_seconds: float) -> Manifest:
     """The manifest of a folder whose files are all as written; the same on every rank.
 
     Rank 0 reads the manifest and each rank its share of the files. Raises DamagedFolder, on
     all ranks, with one line for each thing that is wrong.
     """
-    data, reasons = control.broadcast(_read(folder) if control.rank == 0 else None)
+    what = f"{folder.parent.name}/{folder.name}: verify"
+    read = _read(folder) if control.rank == 0 else None
+    data, reasons = control.broadcast(read, what=what, seconds=deadline_seconds)
     if reasons:
         raise DamagedFolder("\n".join(reasons))
     manifest = from_data(data)
     mine = sorted(manifest.files)[control.rank :: control.size]
-    everyones = control.gather(problems(folder, manifest.files, mine))
+    found = problems(folder, manifest.files, mine)
+    everyones = control.gather(found, what=what, seconds=deadline_seconds)
     found = sorted(line for lines in everyones for line in lines)
     if found:
         raise DamagedFolder("\n".join(found))
@@ -106,7 +109,7 @@ def prune(folder: Path, newest: int, keep: int) -> list[int]:
     return removed
 
 
-def _synced_files(folder: Path, control: Control) -> dict[str, FileEntry]:
+def _synced_files(folder: Path, control: Control, deadline_seconds: float) -> dict[str, FileEntry]:
     """The entries of all files, each synced and hashed by one rank.
 
     Reading on one node what another wrote makes a network file system bring it to its server.
@@ -118,7 +121,7 @@ def _synced_files(folder: Path, control: Control) -> dict[str, FileEntry]:
         path.chmod(FILE_MODE)
         sync(path)
         entries[name] = asdict(entry_of(path))
-    everyones = control.gather(entries)
+    everyones = control.gather(entries, what=f"{folder.name}: sync", seconds=deadline_seconds)
     return {name: FileEntry(**row) for rows in everyones for name, row in rows.items()}
 
 
