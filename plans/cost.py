@@ -7,7 +7,6 @@ response lengths. `HardwareSpec.band` states how far a machine may be from it.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from math import prod
 
 from plans.hardware import MICROSECOND, Link
 from plans.layout import ParallelLayout
@@ -62,9 +61,8 @@ def layer_flops(model: ModelSpec, tokens: float, context: float) -> float:
     masked, so 2 a d s a token (Korthikanti et al. 2022, appendix A, halved as flash kernels
     skip the mask).
     """
-    weights = sum(prod(one.shape) for one in model.layer_tensors if len(one.shape) == 2)
     attention = 2 * model.head_count * model.head_size * context
-    return tokens * (2 * weights + attention)
+    return tokens * (2 * model.layer_matrix_parameters + attention)
 
 
 def matrix_cost(workload: Workload, flops: float, traffic: float, share: float) -> Cost:
@@ -119,9 +117,9 @@ def forward_cost(workload: Workload, layout: ParallelLayout, tokens: float) -> C
     """
     model, hardware = workload.model, workload.hardware
     share, tp = hardware.train_share, layout.tp
-    weights = sum(prod(tensor.shape) for tensor in model.layer_tensors)
     flops = layer_flops(model, tokens, workload.sequence_tokens)
-    work = matrix_cost(workload, flops / tp, workload.element_bytes * weights / tp, share)
+    weight_bytes = workload.element_bytes * model.layer_matrix_parameters
+    work = matrix_cost(workload, flops / tp, weight_bytes / tp, share)
     work += _two_reductions(workload, tp, tokens)
     floor = hardware.layer_microseconds * MICROSECOND / (1 + BACKWARD_PASSES)
     layer = work + Cost(overhead=max(0.0, floor * workload.slowdown - work.seconds))

@@ -7,11 +7,10 @@ micro-batches in flight, the last the head and the logits; those in between hold
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from math import prod
 
 from plans.dataflow import Role, roles_of
 from plans.layout import ParallelLayout
-from plans.model import ModelSpec, Tensor
+from plans.model import ModelSpec
 from plans.placement import RolloutSettings, TrainSettings
 from plans.reshard import BUCKET_BYTES
 from plans.workload import Candidate, Workload
@@ -158,7 +157,7 @@ def stage_parameters(model: ModelSpec, layout: ParallelLayout, stage: int, role:
     Its layers, the embedding on the first stage, and on the last the final norm and the head:
     one row for a critic, the embedding once more when it is tied and stands on another stage.
     """
-    count = layer_share(model, layout.tp) * (model.layer_count // layout.pp)
+    count = model.layer_parameters(layout.tp) * (model.layer_count // layout.pp)
     table = model.padded_vocab_size * model.hidden_size // layout.tp
     first, last = stage == 0, stage == layout.pp - 1
     if first:
@@ -169,15 +168,6 @@ def stage_parameters(model: ModelSpec, layout: ParallelLayout, stage: int, role:
     if role == Role.CRITIC:
         return count + model.hidden_size
     return count if first and model.tied_embeddings else count + table
-
-
-def layer_share(model: ModelSpec, tp: int, parts: tuple[str, ...] = ("",)) -> int:
-    """Parameters of one layer on one rank, of the tensors whose name holds one of `parts`."""
-    return sum(
-        _share(tensor, tp)
-        for tensor in model.layer_tensors
-        if any(part in tensor.name for part in parts)
-    )
 
 
 def optimizer_bytes(
@@ -212,8 +202,7 @@ def rollout_weight_bytes(workload: Workload, train: ParallelLayout, rollout: Par
         return workload.element_bytes * stage_parameters(model, whole, 0, Role.ACTOR_ROLLOUT)
     if model.kv_head_count <= rollout.tp:
         return 0
-    qkv = layer_share(model, rollout.tp, ("q_proj", "k_proj", "v_proj"))
-    return workload.element_bytes * qkv * model.layer_count
+    return workload.element_bytes * model.qkv_parameters // rollout.tp * model.layer_count
 
 
 def kv_bytes_per_token(workload: Workload, rollout_tp: int) -> int:
@@ -277,7 +266,3 @@ def _layer_bytes_per_token(
     if settings.sequence_parallel:
         uncut //= layout.tp
     return (uncut + cut // layout.tp) * workload.element_bytes // 2
-
-
-def _share(tensor: Tensor, tp: int) -> int:
-    return prod(tensor.shape) // (1 if tensor.shard_dim is None else tp)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +72,27 @@ class ModelSpec:
 
     @property
     def parameter_count(self) -> int:
-        outside = (*self._outer("model.embed_tokens.weight"), *self._last())
-        layer = sum(prod(tensor.shape) for tensor in self.layer_tensors)
-        return layer * self.layer_count + sum(prod(tensor.shape) for tensor in outside)
+        tables = 1 if self.tied_embeddings else 2
+        outside = tables * self.vocab_size * self.hidden_size + self.hidden_size
+        return self.layer_count * self.layer_parameters() + outside
 
     @property
-    def layer_tensors(self) -> tuple[Tensor, ...]:
-        """The tensors of one layer, by their name within it; all layers are alike."""
-        rows = self._layer()
-        return tuple(Tensor(name=name, shape=shape, shard_dim=dim) for name, shape, dim in rows)
+    def qkv_parameters(self) -> int:
+        """Parameters of one layer's q, k and v projections; all cut by tensor parallelism."""
+        width = (self.head_count + 2 * self.kv_head_count) * self.head_size
+        return width * (self.hidden_size + self.qkv_bias)
+
+    @property
+    def layer_matrix_parameters(self) -> int:
+        """Parameters of one layer's matrices: two FLOPs each and token in a forward pass."""
+        width = (2 * self.head_count + 2 * self.kv_head_count) * self.head_size
+        return self.hidden_size * (width + 3 * self.intermediate_size)
+
+    def layer_parameters(self, tp: int = 1) -> int:
+        """Parameters of one layer on one of `tp` ranks; norms are whole on each."""
+        biases = (self.head_count + 2 * self.kv_head_count) * self.head_size * self.qkv_bias
+        norms = 2 * self.hidden_size + 2 * self.head_size * self.qk_norm
+        return (self.layer_matrix_parameters + biases) // tp + norms
 
     def _outer(self, name: str) -> tuple[Tensor, ...]:
         return (Tensor(name=name, shape=(self.vocab_size, self.hidden_size), shard_dim=0),)

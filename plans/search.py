@@ -135,9 +135,11 @@ def _best_pair(
     best: tuple[TrainOption, RolloutOption] | None = None
     best_order: tuple[float, int] | None = None
     for one, other in product(training, rolling):
-        peak = peak_bytes(one, other)
-        order = (round(one.seconds + other.seconds, 9), peak)
-        if peak <= capacity and (best_order is None or order < best_order):
+        seconds = round(one.seconds + other.seconds, 9)
+        if best_order and seconds > best_order[0]:
+            continue
+        order = (seconds, peak_bytes(one, other))
+        if order[1] <= capacity and (best_order is None or order < best_order):
             best, best_order = (one, other), order
     return best
 
