@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from megatron.core.dist_checkpointing.strategies.torch import (
     mcore_to_pyt_state_dict,
 )
 from megatron.core.optimizer import MegatronOptimizer
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
@@ -22,6 +24,11 @@ from runtime.engines.megatron_groups import MegatronGroups
 from runtime.engines.megatron_model import CausalModel
 
 FORMAT = ("torch_dist", 1)
+
+CAUSE_LETTERS = 200
+
+# how the C++ writer of torch says that the disk is full, as RuntimeError
+TORCH_WRITE_ERRORS = ("inline_container", "iostream")
 
 
 class InProcessSave(TorchDistSaveShardedStrategy):  # type: ignore[misc]
@@ -45,21 +52,36 @@ class InProcessSave(TorchDistSaveShardedStrategy):  # type: ignore[misc]
 def save_state(
     folder: Path, network: CausalModel, optimizer: MegatronOptimizer, groups: MegatronGroups
 ) -> None:
-    """Write model and optimizer into an empty folder; all ranks of the layout take part."""
+    """Write model and optimizer into an empty folder; all ranks of the layout take part.
+
+    Raises OSError when a file cannot be written.
+    """
     state = _state(network, optimizer, groups, loading=False)
-    with warnings.catch_warnings():
-        # torch announces new names of functions that Megatron-core and it itself still call
-        warnings.simplefilter("ignore", FutureWarning)
-        dist_checkpointing.save(state, str(folder), sharded_strategy=InProcessSave(*FORMAT))
+    try:
+        with warnings.catch_warnings():
+            # torch announces new names of functions that Megatron-core and it itself still call
+            warnings.simplefilter("ignore", FutureWarning)
+            dist_checkpointing.save(state, str(folder), sharded_strategy=InProcessSave(*FORMAT))
+    except (CheckpointException, RuntimeError) as error:
+        raise _write_error(folder, error) from error
 
 
 def load_state(
     folder: Path, network: CausalModel, optimizer: MegatronOptimizer, groups: MegatronGroups
 ) -> None:
-    """Read what `save_state` wrote under any layout; UserError when the folder is no checkpoint."""
+    """Read what `save_state` wrote, under any layout.
+
+    Raises UserError when the folder holds no checkpoint, a damaged one, or another model's.
+    """
     if not (folder / ".metadata").exists():
         raise UserError(f"{folder}: no checkpoint of a model here (.metadata is missing)")
-    state = dist_checkpointing.load(_state(network, optimizer, groups, loading=True), str(folder))
+    empty = _state(network, optimizer, groups, loading=True)
+    try:
+        state = dist_checkpointing.load(empty, str(folder))
+    except CheckpointException as error:
+        raise UserError(
+            f"{folder}: the checkpoint is damaged or of another model: {_brief(error)}"
+        ) from None
     network.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
 
@@ -78,3 +100,25 @@ def _state(
         "model": model,
         "optimizer": optimizer.sharded_state_dict(model, is_loading=loading, metadata=metadata),
     }
+
+
+def _write_error(folder: Path, error: BaseException) -> Exception:
+    """What to raise in place of an error of torch's writers."""
+    cause = _first_cause(error)
+    if isinstance(cause, OSError) or any(word in str(cause) for word in TORCH_WRITE_ERRORS):
+        return OSError(
+            errno.EIO, f"cannot write the checkpoint, is the disk full? ({cause})", folder
+        )
+    return RuntimeError(f"{folder}: saving failed: {cause}")
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """The error of one rank; CheckpointException itself is no Exception and has all ranks' text."""
+    if isinstance(error, CheckpointException):
+        return next(iter(error.failures.values()))[0]
+    return error
+
+
+def _brief(error: BaseException) -> str:
+    """The start of the cause; Megatron lists every name of a checkpoint it cannot match."""
+    return str(_first_cause(error)).split("\n")[0][:CAUSE_LETTERS]
