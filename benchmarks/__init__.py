@@ -1,0 +1,1 @@
+"""Comparisons with measurements: published rows, and runs of this machine."""

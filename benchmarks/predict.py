@@ -1,0 +1,85 @@
+"""A row's value by the time model: the stack's constants, then the kind of the row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp
+
+from benchmarks.rows import Row
+from benchmarks.serve_rows import predict_decode, predict_prefill
+from benchmarks.stacks import stack_of
+from benchmarks.train_rows import predict_train
+from plans.source import PlanError
+from plans.times.calibration import Calibration, Level, read_calibration
+from plans.times.device import Device, device, read_devices
+from plans.times.ops import Ops
+from plans.times.rates import GenerateRates, TrainRates
+
+NORMAL_80 = 1.2816
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """A row beside the model; `refused` says why there is no value."""
+
+    row: Row
+    stack: str
+    predicted: float
+    low: float
+    high: float
+    refused: str = ""
+
+
+class Model:
+    """The time model with its calibrations read once; `level` chooses the constants."""
+
+    def __init__(self, level: Level = "published") -> None:
+        self.level = level
+        self.devices = read_devices()
+        self._calibrations: dict[str, Calibration] = {}
+        self._ops: dict[tuple[str, str, str], Ops] = {}
+
+    def predict(self, row: Row) -> Prediction:
+        """The row's value with its 80 % interval, or the reason why there is none."""
+        stack = stack_of(row)
+        try:
+            value = self._value(row, stack)
+        except PlanError as error:
+            return Prediction(
+                row=row, stack=stack, predicted=0.0, low=0.0, high=0.0, refused=str(error)
+            )
+        spread = self.calibration(stack).spread_of(row["kind"], row["hardware"])
+        factor = exp(NORMAL_80 * spread.sigma)
+        return Prediction(
+            row=row, stack=stack, predicted=value, low=value / factor, high=value * factor
+        )
+
+    def adopt(self, calibration: Calibration) -> None:
+        """Use this calibration for its stack instead of the one in the file."""
+        self._calibrations[calibration.stack] = calibration
+
+    def calibration(self, stack: str) -> Calibration:
+        found = self._calibrations.get(stack)
+        if found is None:
+            found = self._calibrations[stack] = read_calibration(stack, self.level)
+        return found
+
+    def _value(self, row: Row, stack: str) -> float:
+        machine = device(row["hardware"], self.devices)
+        kind = row["kind"]
+        if kind == "train":
+            rates = self.calibration(stack).train_rates(machine.name)
+            return predict_train(row, stack, machine, self._table(stack, machine, rates), rates)
+        if kind in ("prefill", "decode"):
+            served = self.calibration(stack).generate_rates(machine.name)
+            table = self._table(stack, machine, served)
+            predictor = predict_prefill if kind == "prefill" else predict_decode
+            return predictor(row, table, served)
+        raise PlanError(f"rows of kind {kind!r} are not modelled")
+
+    def _table(self, stack: str, machine: Device, rates: TrainRates | GenerateRates) -> Ops:
+        key = (stack, machine.name, type(rates).__name__)
+        found = self._ops.get(key)
+        if found is None:
+            found = self._ops[key] = Ops(machine, rates)
+        return found

@@ -1,0 +1,121 @@
+"""Inference rows: prefill and decode as published, and their value in the printed unit.
+
+Assumed where a source is silent: a throughput run keeps the cache full; the parallelism of a
+whole system is the one with the most tokens; requests of a static batch start together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks.models import shape_of
+from benchmarks.rows import Row
+from benchmarks.train_rows import precision_of
+from plans.source import PlanError
+from plans.times.generation import (
+    ReplicaSetting,
+    batch_time,
+    decode_step_time,
+    fits,
+    prefill_time,
+    steady_rate,
+)
+from plans.times.ops import Ops
+from plans.times.rates import GenerateRates
+from plans.times.shape import Shape
+
+# mean prompt and response tokens of the MLPerf v5.1 data sets: OpenOrca, CNN/DailyMail,
+# OpenOrca + GSM8K + MBXP, LongBench + RULER, and the reasoning mix; responses are printed, these
+# stand in where not
+DATA_SETS = {
+    "llama2-70b": (294.0, 294.0),
+    "llama3.1-8b": (778.0, 128.0),
+    "mixtral": (480.0, 145.0),
+    "llama3.1-405b": (9400.0, 650.0),
+    "deepseek-r1": (800.0, 3700.0),
+}
+WIDTHS = (1, 2, 4, 8, 16)
+
+
+def predict_prefill(row: Row, ops: Ops, rates: GenerateRates) -> float:
+    """Seconds to the first token, or prompt tokens a second."""
+    shape, at = shape_of(row), _replica(row)
+    prompt, batch = row.number("seq_in"), row.number("micro_batch", 1.0)
+    seconds = prefill_time(shape, at, ops, rates, batch * prompt, prompt)
+    if row["unit"] == "step_s":
+        return seconds
+    return batch * prompt / seconds / (at.tp if row["unit"].endswith("per_gpu") else 1)
+
+
+def predict_decode(row: Row, ops: Ops, rates: GenerateRates) -> float:
+    """Output tokens a second of the system or of a device, or the seconds of a batch."""
+    shape, unit = shape_of(row), row["unit"]
+    prompt, response = _lengths(row)
+    if unit == "step_s":
+        return _batch_seconds(row, shape, ops, rates, prompt, response)
+    if unit not in ("tokens_per_s_total", "tokens_per_s_per_gpu"):
+        raise PlanError(f"unit {unit!r} of a decode row is not known")
+    total, gpus = _tokens_per_second(row, shape, ops, rates, prompt, response)
+    return total / gpus if unit == "tokens_per_s_per_gpu" else total
+
+
+def _batch_seconds(
+    row: Row, shape: Shape, ops: Ops, rates: GenerateRates, prompt: float, response: float
+) -> float:
+    at, batch = _replica(row), row.number("micro_batch", 1.0)
+    if response <= 1:
+        return decode_step_time(shape, at, ops, rates, batch, prompt)
+    return batch_time(shape, at, ops, rates, batch, prompt, response).total
+
+
+def _tokens_per_second(
+    row: Row, shape: Shape, ops: Ops, rates: GenerateRates, prompt: float, response: float
+) -> tuple[float, int]:
+    """Of everything the row counts, and the devices that took part."""
+    gpus = row.count("gpus", 1)
+    if not row["tp"]:
+        return _system_rate(row, shape, ops, rates, prompt, response), gpus
+    at = _replica(row)
+    replicas = max(1, gpus // at.tp)
+    batch = row.number("micro_batch")
+    if batch:
+        seconds = batch_time(shape, at, ops, rates, batch / replicas, prompt, response).total
+        return batch * response / seconds, gpus
+    limit = float(row.noted(r"concurrency\D{0,3}(\d+)") or rates.most_sequences)
+    bounded = replace(rates, most_sequences=min(limit / replicas, rates.most_sequences))
+    return replicas * steady_rate(shape, at, ops, bounded, prompt, response), gpus
+
+
+def _system_rate(
+    row: Row, shape: Shape, ops: Ops, rates: GenerateRates, prompt: float, response: float
+) -> float:
+    """Of the best division of the devices into equal replicas that hold the model."""
+    gpus = row.count("gpus", 1)
+    widths = [width for width in WIDTHS if width <= gpus and gpus % width == 0] or [1]
+    settings = [replace(_replica(row), tp=width) for width in widths]
+    holding = [at for at in settings if fits(shape, at, ops, rates)] or settings[-1:]
+    return max(
+        gpus / at.tp * steady_rate(shape, at, ops, rates, prompt, response) for at in holding
+    )
+
+
+def _replica(row: Row) -> ReplicaSetting:
+    stored = precision_of(row["precision"])
+    notes = row["notes"].lower()
+    narrow = stored != "bf16" and "bf16 kv" not in notes
+    return ReplicaSetting(
+        tp=row.count("tp", 1),
+        domain=max(8, row.count("gpus_per_node", 8)),
+        weights=stored,
+        cache="fp8" if narrow else "bf16",
+    )
+
+
+def _lengths(row: Row) -> tuple[float, float]:
+    """Prompt and response tokens, from the data set where the row is a benchmark suite's."""
+    found = next((pair for key, pair in DATA_SETS.items() if row["model"].startswith(key)), None)
+    prompt, response = row.number("seq_in"), row.number("seq_out")
+    if not prompt and not found:
+        raise PlanError("prompt length not published")
+    standard = found or (0.0, 0.0)
+    return prompt or standard[0], response or standard[1]

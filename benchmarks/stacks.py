@@ -1,0 +1,47 @@
+"""Which software stack a row was measured with, from its source and notes."""
+
+from __future__ import annotations
+
+import re
+
+from benchmarks.rows import Row
+
+# first match wins; sources are the addresses of the publications
+PATTERNS = (
+    (r"vtrain", "megatron-deepspeed"),
+    (r"llm-foundry|mosaicml", "llm-foundry"),
+    (r"prime-rl", "prime-rl"),
+    (r"torchtitan", "torchtitan"),
+    (r"nemo-rl|nvidia-nemo/rl|nemo rl", "nemo-rl"),
+    (r"megatron-bridge", "megatron-bridge"),
+    (r"nemo-framework|nemo framework|/nemo", "nemo"),
+    (
+        r"primus|rocm/megatron|rocm.*(training|megatron|te |transformerengine)|megatron.*rocm",
+        "primus",
+    ),
+    (r"openrlhf", "openrlhf"),
+    (r"miles", "miles"),
+    (r"verl", "verl"),
+    (r"mlperf|mlcommons", "mlperf"),
+    (r"tensorrt-llm docs.*v0\.9|whited2125", "trtllm-0.9"),
+    (r"tensorrt-llm", "trtllm-1.0"),
+    (r"\bnim\b|nim-llm|nvidia nim", "nim"),
+    (r"fastertransformer|kipply", "fastertransformer"),
+    (r"rocm/vllm|rocm.*vllm|vllm.*rocm|amd\.com", "vllm-rocm"),
+    (r"vllm", "vllm"),
+    (r"megatron|calculon|llm-analysis", "megatron"),
+)
+
+
+def stack_of(row: Row) -> str:
+    """The stack's name; 'generic' when nothing in the row says which.
+
+    Megatron on A100 is the code of 2021 (unfused attention), on later devices Megatron-core.
+    """
+    text = row.text
+    found = next((name for pattern, name in PATTERNS if re.search(pattern, text)), "generic")
+    if found == "megatron":
+        found = "megatron-2021" if row["hardware"].startswith("A100") else "megatron-core"
+    if found == "generic" and row["kind"] == "train":
+        return "megatron-core"
+    return found

@@ -1,0 +1,186 @@
+"""Training rows: layout and knobs of a published run, and its value in the unit it was printed.
+
+What a source does not print is assumed and stands here: no interleaving, the micro-batch and the
+recomputation that are fastest in the memory there is, a sequence of 4,096 tokens, eight
+micro-batches a stage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks.models import shape_of
+from benchmarks.rows import Row
+from plans.source import PlanError
+from plans.times.device import Device, Precision
+from plans.times.layer import Sharding, TrainSetting
+from plans.times.ops import Ops
+from plans.times.rates import TrainRates
+from plans.times.shape import Shape
+from plans.times.training import train_step_time
+from plans.units import TERA
+
+OLD_STACKS = ("megatron-2021", "megatron-deepspeed")
+SEQUENCE = 4096
+WAVES = 8
+USABLE = 0.9
+# schedules of Primus: share of the 1F1B bubble that is left (primus_pipeline.md, memory-lean last)
+SCHEDULES = (("v-min", 1.6), ("v-half", 0.9), ("zbv", 0.25), ("zbb", 0.35), ("zero-bubble", 0.35))
+
+
+def predict_train(row: Row, stack: str, device: Device, ops: Ops, rates: TrainRates) -> float:
+    """The value of the row by the model, in the row's unit."""
+    shape = shape_of(row)
+    at = _fastest(row, stack, shape, device, ops, rates)
+    seconds = train_step_time(shape, at, ops, rates).total
+    return _in_unit(row, stack, shape, at, seconds)
+
+
+def precision_of(text: str) -> Precision:
+    """bf16 for any 16-bit format, fp8 and fp4 for theirs, scaled by block or not."""
+    lower = text.lower()
+    if "fp4" in lower:
+        return "fp4"
+    return "fp8" if "fp8" in lower else "bf16"
+
+
+def _fastest(
+    row: Row, stack: str, shape: Shape, device: Device, ops: Ops, rates: TrainRates
+) -> TrainSetting:
+    """The published setting, or the fastest of those it leaves open that fit."""
+    options = [
+        setting
+        for micro_batch in ([row.count("micro_batch")] if row["micro_batch"] else [4, 2, 1])
+        for setting in _settings(row, stack, shape, device, micro_batch)
+    ]
+    if not options:
+        raise PlanError("global batch is not a multiple of data-parallel size and micro-batch")
+    fitting = [each for each in options if _fits(shape, each, device)] or options[-1:]
+    return min(fitting, key=lambda each: _per_token(shape, each, ops, rates))
+
+
+def _per_token(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> float:
+    tokens = at.micro_batch * at.micro_batches * at.dp * at.sequence
+    return train_step_time(shape, at, ops, rates).total / tokens
+
+
+def _settings(
+    row: Row, stack: str, shape: Shape, device: Device, micro_batch: int
+) -> list[TrainSetting]:
+    tp, pp, cp = row.count("tp", 1), row.count("pp", 1), row.count("cp", 1)
+    dp = row.count("dp") or max(1, row.count("gpus", 1) // (tp * pp * cp))
+    waves = row.number("global_batch") / (dp * micro_batch)
+    if row["global_batch"] and waves < 1:
+        return []
+    nodes = device.domain if "NVL72" in device.name else row.count("gpus_per_node", 8)
+    base = TrainSetting(
+        sequence=row.count("seq_in", SEQUENCE),
+        micro_batch=micro_batch,
+        micro_batches=max(1, round(waves))
+        if row["global_batch"]
+        else (WAVES * pp if pp > 1 else 1),
+        dp=dp,
+        tp=tp,
+        pp=pp,
+        cp=cp,
+        ep=min(row.count("ep", 1), tp * cp * dp),
+        virtual=_virtual(row, shape, pp),
+        domain=nodes,
+        precision=_precision(row),
+        recompute="full" if "full" in row["recompute"] else "none",
+        sharding=_sharding(row, stack),
+        reduce_bytes=2 if stack in OLD_STACKS or "mp_mode=PURE" in row["notes"] else 4,
+        sequence_parallel=stack not in OLD_STACKS or "sequence parallel +" in row["notes"],
+        fused_attention=stack not in OLD_STACKS,
+        adapter="lora" in row["notes"].lower(),
+        bubble=next((left for name, left in SCHEDULES if name in row["notes"]), 1.0),
+    )
+    if row["recompute"] == "selective":
+        return [replace(base, recompute="selective")]
+    return [base] if row["recompute"] else [base, replace(base, recompute="full")]
+
+
+def _virtual(row: Row, shape: Shape, pp: int) -> int:
+    return min(row.count("vpp", 1), max(1, shape.layers // pp)) if pp > 1 else 1
+
+
+def _precision(row: Row) -> Precision:
+    """The section of llm-foundry's table says FP8 where its column says bf16."""
+    return "fp8" if row.noted(r'section "[^"]*(FP8)') else precision_of(row["precision"])
+
+
+def _sharding(row: Row, stack: str) -> Sharding:
+    notes = row["notes"]
+    if "SHARD_GRAD_OP" in notes:
+        return "gradients"
+    if row.noted(r"FSDP=0(\b)") or "no FSDP" in notes:
+        return "optimizer"
+    wide = row.noted(r"(FSDP=\d|FULL_SHARD|zero3|\bFSDP2?\b(?!=))")
+    if wide or stack in ("torchtitan", "prime-rl", "llm-foundry"):
+        return "full"
+    return "none" if stack in OLD_STACKS else "optimizer"
+
+
+def _fits(shape: Shape, at: TrainSetting, device: Device) -> bool:
+    """A coarse account: 18 bytes a parameter as sharded, 34 or 2 bytes an activation.
+
+    Korthikanti et al. 2022, 4; only to choose what a source left out.
+    """
+    experts = shape.expert_total
+    local = (shape.parameters - experts) / (at.tp * at.pp) + experts / (at.ep * at.pp)
+    per = {"none": 18.0, "optimizer": 6 + 12 / at.dp, "gradients": 2 + 16 / at.dp}
+    state = local * (2.0 if at.adapter else per.get(at.sharding, 18.0 / at.dp))
+    width = 2.0 if at.recompute == "full" else 34.0
+    held = at.tokens * shape.hidden / at.tp * width * shape.layers
+    if at.pp > 1 and at.micro_batches < at.pp:
+        held *= at.micro_batches / at.pp
+    return state + held < USABLE * device.memory_bytes
+
+
+def _in_unit(row: Row, stack: str, shape: Shape, at: TrainSetting, seconds: float) -> float:
+    unit, gpus = row["unit"], row.count("gpus", 1)
+    samples = at.micro_batch * at.micro_batches * at.dp
+    tokens = samples * at.sequence
+    if unit == "step_s":
+        return seconds
+    if unit == "tokens_per_s_per_gpu":
+        return tokens / (seconds * gpus)
+    if unit == "tokens_per_s_total":
+        return tokens / seconds
+    rate = tokens * _flops_per_token(row, stack, shape, at) / (seconds * gpus)
+    if unit == "TFLOPs_per_gpu":
+        return rate / TERA
+    if unit == "MFU":
+        share = rate / (_printed_peak(row, stack) * TERA)
+        return share * 100 if row.measured > 1 else share
+    raise PlanError(f"unit {unit!r} of a training row is not known")
+
+
+def _flops_per_token(row: Row, stack: str, shape: Shape, at: TrainSetting) -> float:
+    """By the definition of the source.
+
+    Megatron 2021: 72 L h^2 (1 + s/6h + V/12Lh) a token for the model, 96 with recomputation and
+    V/16Lh in hardware. FSDP stacks: 6 N + 12 L h s, the square not halved, 4 N for frozen
+    weights. Megatron-core: 6 N and the causal half.
+    """
+    layers, hidden, sequence = shape.layers, shape.hidden, at.sequence
+    if stack in OLD_STACKS:
+        hardware = "hardware" in row["notes"].lower()
+        factor, head = (96.0, 16.0) if hardware else (72.0, 12.0)
+        extra = sequence / (6 * hidden) + shape.vocab / (head * layers * hidden)
+        return factor * layers * hidden**2 * (1 + extra)
+    weights = shape.active_parameters * (4.0 if at.adapter and stack == "prime-rl" else 6.0)
+    width = shape.query_width + shape.value_width
+    if stack in ("torchtitan", "prime-rl", "llm-foundry"):
+        return weights + 12.0 * layers * hidden * sequence
+    return weights + 3.0 * layers * width * sequence
+
+
+def _printed_peak(row: Row, stack: str) -> float:
+    """The peak a source divides by; prime-rl takes A100's for devices it does not know."""
+    known = {"A100": 312.0, "H100": 989.0, "H200": 989.0, "H20-": 148.0, "B200": 2250.0}
+    known |= {"MI300X": 1307.0, "MI325X": 1307.0, "MI355X": 2500.0, "GB200": 2250.0}
+    found = next((peak for name, peak in known.items() if row["hardware"].startswith(name)), 312.0)
+    if precision_of(row["precision"]) == "fp8" and stack not in ("prime-rl", "torchtitan"):
+        return 2 * found
+    return found

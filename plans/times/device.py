@@ -1,0 +1,72 @@
+"""Device: what one accelerator can do by its datasheet, from `devices.yaml`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from plans.source import PlanError, read_yaml, suggestion
+from plans.units import GIB, GIGA, TERA
+
+FILE = Path(__file__).parent / "devices.yaml"
+Precision = Literal["bf16", "fp8", "fp4"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """Dense peaks in TFLOP/s; a link is one direction of one device; a NIC a device's share."""
+
+    name: str
+    bf16: float
+    fp8: float
+    fp4: float
+    memory_gib: float
+    memory_gb_per_second: float
+    link_gb_per_second: float
+    topology: Literal["switch", "mesh", "pcie"]
+    domain: int
+    nic_gb_per_second: float
+
+    def flops_per_second(self, precision: Precision) -> float:
+        peak: float = getattr(self, precision)
+        return peak * TERA
+
+    @property
+    def memory_bytes(self) -> float:
+        return self.memory_gib * GIB
+
+    @property
+    def memory_bytes_per_second(self) -> float:
+        return self.memory_gb_per_second * GIGA
+
+    @property
+    def nic_bytes_per_second(self) -> float:
+        return self.nic_gb_per_second * GIGA
+
+    def link_bytes_per_second(self, size: int) -> float:
+        """One direction of a device towards `size` - 1 others in the same link domain.
+
+        A mesh without switch reaches g - 1 of its 7 links (MI300X: 47.7 GB/s for two devices,
+        313 for eight; ml-engineering network tables).
+        """
+        share = min(1.0, (size - 1) / 7) if self.topology == "mesh" else 1.0
+        return self.link_gb_per_second * GIGA * share
+
+
+def read_devices() -> dict[str, Device]:
+    """Every device of the file by name."""
+    rows = read_yaml(FILE).data
+    adapter = TypeAdapter(Device)
+    return {name: adapter.validate_python({**row, "name": name}) for name, row in rows.items()}
+
+
+def device(name: str, known: dict[str, Device]) -> Device:
+    """The device of that name; PlanError listing the known ones when there is none."""
+    found = known.get(name)
+    if found is None:
+        hint = suggestion(name, list(known))
+        raise PlanError(f"device {name!r} is not known; known: {', '.join(known)}{hint}")
+    return found

@@ -1,0 +1,205 @@
+"""Times of one layer and of the head in training: one micro-batch on one rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from plans.times.collectives import Group, group
+from plans.times.device import Precision
+from plans.times.ops import Ops
+from plans.times.rates import MICROSECOND, TrainRates
+from plans.times.shape import Shape, attention_matrices, mlp_matrices
+
+Recompute = Literal["none", "selective", "full"]
+Sharding = Literal["none", "optimizer", "gradients", "full"]
+HARD = 6.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSetting:
+    """Layout and knobs of a training step; `domain` devices reach each other over links.
+
+    sharding: what of the model state is divided over the data-parallel ranks (ZeRO stages 0, 1,
+    2, 3); reduce_bytes: width of the gradients on the wire; adapter: base weights are frozen;
+    bubble: share of the 1F1B bubble that the schedule leaves.
+    """
+
+    sequence: int
+    micro_batch: int
+    micro_batches: int
+    dp: int = 1
+    tp: int = 1
+    pp: int = 1
+    cp: int = 1
+    ep: int = 1
+    virtual: int = 1
+    domain: int = 8
+    precision: Precision = "bf16"
+    recompute: Recompute = "none"
+    sharding: Sharding = "optimizer"
+    reduce_bytes: int = 4
+    sequence_parallel: bool = True
+    fused_attention: bool = True
+    adapter: bool = False
+    bubble: float = 1.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a micro-batch on one context-parallel rank."""
+        return self.micro_batch * self.sequence // self.cp
+
+    @property
+    def tensor_group(self) -> Group:
+        return group(self.tp, 1, self.domain)
+
+    @property
+    def context_group(self) -> Group:
+        return group(self.cp, self.tp, self.domain)
+
+    @property
+    def expert_group(self) -> Group:
+        return group(self.ep, 1, self.domain)
+
+    @property
+    def data_group(self) -> Group:
+        return group(self.dp * self.cp, self.tp, self.domain)
+
+    @property
+    def expert_data_group(self) -> Group:
+        return group(max(1, self.dp * self.cp * self.tp // self.ep), self.ep, self.domain)
+
+    @property
+    def stage_group(self) -> Group:
+        return group(min(2, self.pp), self.tp * self.cp * self.dp, self.domain)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """Forward and backward seconds of a piece; `exposed` is the communication within both."""
+
+    forward: float
+    backward: float
+    exposed: float
+
+    @property
+    def total(self) -> float:
+        return self.forward + self.backward
+
+
+def layer_pass(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates, mixture: bool) -> Pass:
+    """One transformer layer, recomputation and exposed communication included.
+
+    Backward matrices are twice the forward ones (input and weight gradients), the input side
+    alone when the weights are frozen. A host that launches slower than the device computes
+    sets a floor (measured: 1.2 and 0.83 ms a layer on a 2022 stack, 2.5 ms together on H200).
+    """
+    matrices = _matrices(shape, at, ops, rates, mixture)
+    attention, attention_back = _attention(shape, at, ops, rates)
+    sweeps = _sweeps(shape, at, ops, rates, mixture)
+    wire = _tensor_wire(shape, at, ops) * (1 - rates.tensor_overlap)
+    ring = _ring(shape, at, ops)
+    experts = _expert_wire(shape, at, ops) * (1 - rates.expert_overlap) if mixture else 0.0
+    host = rates.mixture_us * MICROSECOND if mixture else 0.0
+    ring_open = max(0.0, ring - rates.context_overlap * attention)
+    busy = matrices + attention + sweeps + wire + ring_open + experts
+    forward = _floor(busy, rates.forward_floor_us * MICROSECOND) + host
+    back = (1.0 if at.adapter else 2.0) * matrices + attention_back
+    back += rates.backward_passes * sweeps + wire + 2 * ring_open + experts
+    backward = _floor(back, rates.backward_floor_us * MICROSECOND) + host
+    if at.recompute == "full":
+        backward += forward
+    elif at.recompute == "selective" and not at.fused_attention:
+        backward += attention
+    rounds = 3 if at.recompute == "full" else 2
+    return Pass(forward=forward, backward=backward, exposed=rounds * (wire + experts) + ring_open)
+
+
+def head_pass(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> Pass:
+    """The head and its loss on the last stage: logits in fp32 read and written three times."""
+    matrix = (shape.vocab // at.tp, shape.hidden)
+    multiply = ops.gemm(at.tokens, matrix, "bf16")
+    loss = ops.sweep(12.0 * at.tokens * shape.vocab / at.tp)
+    backward = (1.0 if at.adapter else 2.0) * multiply + loss * rates.backward_passes
+    return Pass(forward=multiply + loss, backward=backward, exposed=0.0)
+
+
+def _matrices(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates, mixture: bool) -> float:
+    seconds = ops.gemms(at.tokens, attention_matrices(shape, at.tp), at.precision)
+    if not mixture:
+        inner = mlp_matrices(shape, shape.inner, at.tp)
+        return seconds + ops.gemms(at.tokens, inner, at.precision)
+    each = mlp_matrices(shape, shape.expert_inner, 1)
+    routed = at.tokens / at.tp * shape.experts_per_token
+    local = shape.experts / at.ep
+    seconds += ops.experts(routed / local, local, each, at.precision, rates.expert_share)
+    if shape.shared_experts:
+        shared = mlp_matrices(shape, shape.shared_experts * shape.expert_inner, at.tp)
+        seconds += ops.gemms(at.tokens, shared, at.precision)
+    return seconds + ops.gemm(at.tokens / at.tp, (shape.experts, shape.hidden), "bf16")
+
+
+def _attention(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> tuple[float, float]:
+    """Forward and backward seconds of the scores and the values.
+
+    Fused and causal: half the square, backward 2.5 times the FLOPs at a lower share. Not fused
+    (Megatron of 2021): the whole square as matrices, and the scores pass through memory
+    (1 + 2 + 2.5 + 1) times in the forward pass.
+    """
+    width = (shape.query_width + shape.value_width) / at.tp
+    square = 2.0 * at.tokens * at.sequence * width
+    if at.fused_attention:
+        seconds = ops.attention(square * _visible(shape, at.sequence))
+        return seconds, seconds * rates.attention_backward
+    scores = 2.0 * at.tokens * at.sequence * shape.heads / at.tp
+    seconds = ops.attention(square) + ops.sweep(6.5 * scores)
+    return seconds, 2.0 * seconds
+
+
+def _visible(shape: Shape, sequence: int) -> float:
+    """Share of the square a causal layer visits, the mean of windowed and full layers."""
+    if not shape.window or shape.window >= sequence:
+        return 0.5
+    return (0.5 + shape.window / sequence) / 2
+
+
+def _sweeps(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates, mixture: bool) -> float:
+    divided = at.tp if at.sequence_parallel else 1
+    hidden = 2.0 * at.tokens * shape.hidden / divided * rates.hidden_passes
+    if not mixture:
+        inner = 2.0 * at.tokens * shape.inner / at.tp * rates.inner_passes
+        return ops.sweep(hidden + inner * (1.5 if shape.gated else 1.0))
+    routed = at.tokens / at.tp * shape.experts_per_token
+    inner = 2.0 * routed * shape.expert_inner * rates.inner_passes * 1.5
+    shared = 2.0 * at.tokens / at.tp * shape.shared_experts * shape.expert_inner
+    return ops.sweep(hidden + inner + shared * rates.inner_passes + 4 * 2.0 * routed * shape.hidden)
+
+
+def _tensor_wire(shape: Shape, at: TrainSetting, ops: Ops) -> float:
+    """Two all-reduces of 2 T h bytes a direction; with sequence parallelism the same bytes."""
+    count = 2.0 * at.tokens * shape.hidden
+    return 2 * ops.collective("all_reduce", count, at.tensor_group)
+
+
+def _ring(shape: Shape, at: TrainSetting, ops: Ops) -> float:
+    """Keys and values of the other ranks' tokens: (c - 1) hops of 2 T kv d / t bytes."""
+    if at.cp == 1:
+        return 0.0
+    heads = max(1, shape.kv_heads // at.tp)
+    count = 2.0 * at.tokens * 2 * heads * shape.head_size
+    hop = group(2, at.tp, at.domain)
+    return (at.cp - 1) * ops.collective("send", count, hop)
+
+
+def _expert_wire(shape: Shape, at: TrainSetting, ops: Ops) -> float:
+    """Dispatch and combine of a mixture layer: 2 T k h bytes each."""
+    count = 2.0 * at.tokens / at.tp * shape.experts_per_token * shape.hidden
+    return 2 * ops.collective("all_to_all", count, at.expert_group)
+
+
+def _floor(busy: float, floor: float) -> float:
+    """A smooth maximum: a launch queue that runs nearly dry costs a little already."""
+    if floor <= 0:
+        return busy
+    smooth: float = (busy**HARD + floor**HARD) ** (1 / HARD)
+    return smooth

@@ -1,0 +1,86 @@
+"""Rates: which share of a device a software stack reaches; the constants that are fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MICROSECOND = 1e-6
+MILLISECOND = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpRates:
+    """Single operations.
+
+    gemm_share, fp8_share, fp4_share: share of the dense peak at large shapes; memory_share: of
+    the memory bandwidth; norm: exponent q of t0 + (a^q + c^q)^(1/q); kernel_us: t0.
+    Defaults: 4,176 GEMMs per GPU of the Vidur profiles fitted with this form (6.5 % A100,
+    8.8 % H100), attention 0.40 to 0.45 of peak, and NCCL measured on H100 and H200.
+    """
+
+    gemm_share: float = 0.75
+    fp8_share: float = 0.60
+    fp4_share: float = 0.45
+    memory_share: float = 0.85
+    norm: float = 1.45
+    kernel_us: float = 5.0
+    attention_share: float = 0.45
+    link_share: float = 0.75
+    link_us: float = 25.0
+    nic_share: float = 0.72
+    nic_us: float = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRates(OpRates):
+    """A training stack.
+
+    *_passes: reads and writes of 2 T h (hidden) or 2 T f (inner) bytes in a forward pass, which
+    the backward pass repeats `backward_passes` times; forward_floor_us and backward_floor_us:
+    what the host needs to launch a layer; *_overlap: share of a transfer hidden behind compute.
+    expert_share multiplies the GEMM share for grouped experts; mixture_us is host and permutation
+    time of a mixture layer (one direction). slowdown multiplies the whole step.
+    """
+
+    attention_backward: float = 2.6
+    hidden_passes: float = 12.0
+    inner_passes: float = 3.0
+    backward_passes: float = 1.3
+    forward_floor_us: float = 300.0
+    backward_floor_us: float = 400.0
+    tensor_overlap: float = 0.0
+    context_overlap: float = 0.7
+    data_overlap: float = 0.6
+    shard_overlap: float = 0.8
+    expert_overlap: float = 0.0
+    expert_share: float = 0.85
+    mixture_us: float = 200.0
+    micro_batch_us: float = 500.0
+    step_ms: float = 10.0
+    slowdown: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateRates(OpRates):
+    """An inference stack.
+
+    layer_us and step_us: what a decode step costs beside its bytes; kv_share: of the memory
+    bandwidth when the KV cache is read; sequence_us: sampling and bookkeeping of one sequence;
+    prefill_share: multiplies the GEMM share in prefill; most_sequences: what the engine runs at
+    once when nothing else limits it; memory_use: share of the memory it may fill.
+    """
+
+    kernel_us: float = 2.0
+    link_us: float = 10.0
+    kv_share: float = 0.80
+    layer_us: float = 20.0
+    step_us: float = 500.0
+    sequence_us: float = 5.0
+    prefill_share: float = 1.0
+    prefill_layer_us: float = 60.0
+    prefill_step_us: float = 1000.0
+    expert_share: float = 0.7
+    most_sequences: float = 2048
+    chunk_tokens: float = 8192
+    memory_use: float = 0.90
+    slowdown: float = 1.0

@@ -1,0 +1,134 @@
+"""Shape: the matrices of a decoder-only transformer, as the time model needs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Matrix = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latent:
+    """Multi-head latent attention: ranks and per-head sizes (DeepSeek-V2, arXiv 2405.04434)."""
+
+    query_rank: int
+    kv_rank: int
+    plain_head: int
+    rope_head: int
+    value_head: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Sizes of a model; `inner` is the width of a dense MLP, `expert_inner` of one expert.
+
+    `dense_layers` leading layers of a mixture have the dense MLP. `window` limits the attention
+    of every second layer (0: full everywhere).
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    inner: int
+    vocab: int
+    gated: bool = True
+    tied: bool = False
+    experts: int = 0
+    experts_per_token: int = 0
+    expert_inner: int = 0
+    shared_experts: int = 0
+    dense_layers: int = 0
+    latent: Latent | None = None
+    window: int = 0
+
+    @property
+    def mixture_layers(self) -> int:
+        return self.layers - self.dense_layers if self.experts else 0
+
+    @property
+    def query_width(self) -> int:
+        """Width of the queries of all heads."""
+        if self.latent:
+            return self.heads * (self.latent.plain_head + self.latent.rope_head)
+        return self.heads * self.head_size
+
+    @property
+    def value_width(self) -> int:
+        """Width of the values of all query heads: what the output projection reads."""
+        return self.heads * (self.latent.value_head if self.latent else self.head_size)
+
+    @property
+    def kv_width(self) -> int:
+        """Numbers the KV cache holds per token and layer."""
+        if self.latent:
+            return self.latent.kv_rank + self.latent.rope_head
+        return 2 * self.kv_heads * self.head_size
+
+    @property
+    def attention_parameters(self) -> int:
+        return sum(rows * columns for rows, columns in attention_matrices(self, 1))
+
+    @property
+    def dense_parameters(self) -> int:
+        return sum(rows * columns for rows, columns in mlp_matrices(self, self.inner, 1))
+
+    @property
+    def expert_parameters(self) -> int:
+        return sum(rows * columns for rows, columns in mlp_matrices(self, self.expert_inner, 1))
+
+    @property
+    def parameters(self) -> int:
+        """Matrix parameters of the whole model, embedding and head included."""
+        mixture = (self.experts + self.shared_experts) * self.expert_parameters
+        mixture += self.hidden * self.experts
+        outer = self.vocab * self.hidden * (1 if self.tied else 2)
+        layers = self.layers - self.mixture_layers
+        return (
+            outer
+            + self.layers * self.attention_parameters
+            + layers * self.dense_parameters
+            + self.mixture_layers * mixture
+        )
+
+    @property
+    def active_parameters(self) -> int:
+        """Parameters one token passes through, the embedding look-up left out."""
+        mixture = (self.experts_per_token + self.shared_experts) * self.expert_parameters
+        mixture += self.hidden * self.experts
+        layers = self.layers - self.mixture_layers
+        return (
+            self.vocab * self.hidden
+            + self.layers * self.attention_parameters
+            + layers * self.dense_parameters
+            + self.mixture_layers * mixture
+        )
+
+    @property
+    def expert_total(self) -> int:
+        """Parameters of all routed experts: the part expert parallelism divides."""
+        return self.mixture_layers * self.experts * self.expert_parameters
+
+
+def attention_matrices(shape: Shape, tp: int) -> tuple[Matrix, ...]:
+    """(outputs, inputs) of the projections of one attention block on one of `tp` ranks."""
+    hidden, latent = shape.hidden, shape.latent
+    if latent is None:
+        kv = 2 * max(1, shape.kv_heads // tp) * shape.head_size
+        return ((shape.query_width // tp + kv, hidden), (hidden, shape.value_width // tp))
+    expand = shape.heads * (latent.plain_head + latent.value_head) // tp
+    return (
+        (latent.query_rank + latent.kv_rank + latent.rope_head, hidden),
+        (shape.query_width // tp, latent.query_rank),
+        (expand, latent.kv_rank),
+        (hidden, shape.value_width // tp),
+    )
+
+
+def mlp_matrices(shape: Shape, inner: int, tp: int) -> tuple[Matrix, ...]:
+    """(outputs, inputs) of an MLP of that width; a gated one reads its two halves at once."""
+    if not inner:
+        return ()
+    up = (2 if shape.gated else 1) * inner // tp
+    return ((up, shape.hidden), (shape.hidden, inner // tp))
