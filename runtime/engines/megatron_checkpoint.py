@@ -107,7 +107,7 @@ def _write_error(folder: Path, error: BaseException) -> Exception:
     cause = _first_cause(error)
     if isinstance(cause, OSError) or any(word in str(cause) for word in TORCH_WRITE_ERRORS):
         return OSError(
-            errno.EIO, f"cannot write the checkpoint, is the disk full? ({cause})", folder
+            errno.EIO, f"cannot write the checkpoint, is the disk full? ({cause})", str(folder)
         )
     return RuntimeError(f"{folder}: saving failed: {cause}")
 
