@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from torch import Tensor
+if TYPE_CHECKING:  # the null engines live in this folder and start without torch
+    from torch import Tensor
 
-from runtime.batch import Completion, Request, Sequences
+    from runtime.batch import Completion, Request, Sequences
 
 # (output of the model for a micro-batch [m, s - 1], row indices of the micro-batch in the shard)
 # -> (loss to differentiate, named sums to report). Sums are added over micro-batches and ranks.
-LossFunction = Callable[[Tensor, slice], tuple[Tensor, dict[str, Tensor]]]
+LossFunction: TypeAlias = "Callable[[Tensor, slice], tuple[Tensor, dict[str, Tensor]]]"
 
 
 class ScoreEngine(Protocol):
