@@ -93,6 +93,8 @@ class MegatronScorer:
         self.runner: Any = self._wrapped(self.network)
         self.boxes = megatron_weights.role_boxes(model, groups.layout, groups.rank, values)
         megatron_weights.mark_sharded(model, self.parameters(), self.boxes)
+        # a critic's head starts at zero: first values are zero, first advantages the returns
+        megatron_weights.clear(self.parameters())
         megatron_weights.fill_parameters(self.parameters(), self.boxes, weights)
 
     def _wrapped(self, network: Any) -> Any:
@@ -203,6 +205,11 @@ class MegatronEngine(MegatronScorer):
         from runtime.engines.megatron_optimizer import wrap_model
 
         return wrap_model(network, self.groups, self.settings)
+
+    def fill(self, weights: Mapping[str, Tensor]) -> None:
+        super().fill(weights)
+        # with bf16 the optimizer steps from float32 copies
+        self.optimizer.reload_model_params()
 
     def update(self, shard: Sequences, loss: LossFunction) -> dict[str, float]:
         self.runner.zero_grad_buffer()

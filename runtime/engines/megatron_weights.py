@@ -53,19 +53,26 @@ def fill_parameters(
 ) -> None:
     """Copy every box out of the full tensors; padding rows become zero.
 
-    A tensor that `weights` lacks must be a value head: it starts at zero, so that the first
-    values are zero and the first advantages are the returns.
+    A value head that `weights` lacks stays as it is.
     """
-    for parameter in parameters.values():
-        parameter.zero_()
     for name, held in _by_tensor(boxes).items():
         if name == VALUE_HEAD and name not in weights:
             continue
         tensor = weights[name]
         for box in held:
+            target = parameters[box.parameter].narrow(box.dim, box.offset, box.length)
             length = _real_length(box, tensor.shape[box.dim])
-            target = parameters[box.parameter].narrow(box.dim, box.offset, length)
-            target.copy_(tensor.narrow(box.dim, min(box.start, tensor.shape[box.dim]), length))
+            if length:
+                piece = tensor.narrow(box.dim, box.start, length)
+                target.narrow(box.dim, 0, length).copy_(piece)
+            target.narrow(box.dim, length, box.length - length).zero_()
+
+
+@torch.no_grad()
+def clear(parameters: Mapping[str, Tensor]) -> None:
+    """Zero all parameters; Megatron leaves them as the memory was."""
+    for parameter in parameters.values():
+        parameter.zero_()
 
 
 def mark_sharded(
