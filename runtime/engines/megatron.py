@@ -251,10 +251,6 @@ class MegatronEngine(MegatronScorer):
             sums = box[0]
         return sums
 
-    def fill(self, weights: Mapping[str, Tensor]) -> None:
-        super().fill(weights)
-        self.optimizer.reload_model_params()
-
     def set_learning_rate(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
