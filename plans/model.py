@@ -136,34 +136,94 @@ def read_model(folder: Path) -> ModelSpec:
 
 
 def from_config(config: dict[str, Any], where: str) -> ModelSpec:
-    """A ModelSpec from the contents of a config.json; `where` names the file in errors."""
-    architecture = str((config.get("architectures") or ["missing"])[0])
+    """A ModelSpec from the contents of a config.json; `where` names the file in errors.
+
+    Raises SpecError for unknown architectures, wrong numbers, and for whatever the engines
+    would not compute as the config says: a model half understood trains to nonsense.
+    """
+    found = config.get("architectures")
+    architecture = str(found[0]) if isinstance(found, list) and found else "missing"
     family = FAMILIES.get(architecture)
     if family is None:
         known = ", ".join(sorted(FAMILIES))
         raise SpecError(f"{where}: architecture {architecture!r} is not known; known: {known}")
-    try:
-        return _from_family(architecture, family, config)
-    except KeyError as error:
-        raise SpecError(f"{where}: {error.args[0]}: missing") from None
+    facts = _Facts(where, config)
+    _refuse_variants(facts)
+    return _from_family(architecture, family, facts)
 
 
-def _from_family(architecture: str, family: Family, config: dict[str, Any]) -> ModelSpec:
-    heads = int(config["num_attention_heads"])
-    rope = config.get("rope_parameters") or config
+def _from_family(architecture: str, family: Family, facts: _Facts) -> ModelSpec:
+    hidden, heads = facts.count("hidden_size"), facts.count("num_attention_heads")
+    kv_heads = facts.count("num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise facts.wrong("num_key_value_heads", f"a divisor of {heads} heads")
     return ModelSpec(
         architecture=architecture,
-        hidden_size=int(config["hidden_size"]),
-        intermediate_size=int(config["intermediate_size"]),
-        layer_count=int(config["num_hidden_layers"]),
+        hidden_size=hidden,
+        intermediate_size=facts.count("intermediate_size"),
+        layer_count=facts.count("num_hidden_layers"),
         head_count=heads,
-        kv_head_count=int(config.get("num_key_value_heads") or heads),
-        head_size=int(config.get("head_dim") or config["hidden_size"] // heads),
-        vocab_size=int(config["vocab_size"]),
-        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-        qkv_bias=bool(config.get("attention_bias", family.qkv_bias)),
+        kv_head_count=kv_heads,
+        head_size=facts.count("head_dim", hidden // heads),
+        vocab_size=facts.count("vocab_size"),
+        tied_embeddings=bool(facts.data.get("tie_word_embeddings", False)),
+        qkv_bias=family.qkv_bias,
         qk_norm=family.qk_norm,
-        rope_theta=float(rope.get("rope_theta", 10000.0)),
-        norm_epsilon=float(config.get("rms_norm_eps", 1e-6)),
-        max_positions=int(config["max_position_embeddings"]),
+        rope_theta=facts.rope.rate("rope_theta", 10000.0),
+        norm_epsilon=facts.rate("rms_norm_eps", 1e-6),
+        max_positions=facts.count("max_position_embeddings"),
     )
+
+
+def _refuse_variants(facts: _Facts) -> None:
+    """SpecError for switches of the known families that no engine here implements."""
+    rope = facts.rope.data
+    windowed = facts.data.get("sliding_window") and facts.data.get("use_sliding_window", True)
+    window = facts.count("sliding_window") if windowed else facts.count("max_position_embeddings")
+    refused = (
+        ("hidden_act", facts.data.get("hidden_act", "silu") not in ("silu", "swish"), "silu"),
+        ("mlp_bias", bool(facts.data.get("mlp_bias")), "false"),
+        ("attention_bias", bool(facts.data.get("attention_bias")), "false"),
+        ("rope_type", rope.get("rope_type", rope.get("type", "default")) != "default", "default"),
+        ("sliding_window", window < facts.count("max_position_embeddings"), "null"),
+    )
+    for name, wrong, known in refused:
+        if wrong:
+            raise SpecError(f"{facts.where}: {name}: this variant is not supported; known: {known}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """The numbers of a config.json, or an error that names the file and the key."""
+
+    where: str
+    data: dict[str, Any]
+
+    @property
+    def rope(self) -> _Facts:
+        """Where the rotary embedding is described; transformers has moved it twice."""
+        inner = self.data.get("rope_parameters") or self.data.get("rope_scaling")
+        return _Facts(self.where, {**self.data, **inner} if isinstance(inner, dict) else self.data)
+
+    def count(self, key: str, otherwise: int | None = None) -> int:
+        """A positive whole number; `otherwise` when the key is missing or null."""
+        value = self._get(key, otherwise)
+        if type(value) is not int or value < 1:
+            raise self.wrong(key, "a positive whole number")
+        return value
+
+    def rate(self, key: str, otherwise: float) -> float:
+        """A positive number; `otherwise` when the key is missing or null."""
+        value = self._get(key, otherwise)
+        if type(value) not in (int, float) or value <= 0:
+            raise self.wrong(key, "a positive number")
+        return float(value)
+
+    def wrong(self, key: str, expected: str) -> SpecError:
+        return SpecError(f"{self.where}: {key}: expected {expected}, got {self.data.get(key)!r}")
+
+    def _get(self, key: str, otherwise: float | None) -> Any:
+        value = self.data.get(key)
+        if value is None and otherwise is None:
+            raise SpecError(f"{self.where}: {key}: missing")
+        return otherwise if value is None else value

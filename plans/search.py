@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from itertools import product
 
 from plans.freeze import plan_of
+from plans.dataflow import phases_of
 from plans.hardware import HardwareSpec
 from plans.layout import ParallelLayout
 from plans.legality import Rejection, rollout_degrees, train_layouts
+from plans.memory import MemoryUse, memory_use
 from plans.model import ModelSpec
 from plans.options import RolloutOption, TrainOption, peak_bytes, rollout_options, train_options
 from plans.plan import Plan
@@ -182,13 +184,15 @@ def _nothing_legal(
 
 
 def _nothing_fits(workload: Workload, best: _TooLarge) -> PlanError:
+    """How much is missing, and the number of nodes that would do, or else what takes the most."""
     hardware = workload.hardware
     need = f"{best.peak_bytes / GIB:.3g} GiB per {hardware.device}"
     nodes = _nodes_that_fit(workload)
-    remedy = f"; try nodes: {nodes}" if nodes else ""
+    kind, count = max(peak_use(workload, best.candidate).items(), key=lambda item: item[1])
+    largest = f"the largest part is {kind.replace('_', ' ')}, {count / GIB:.3g} GiB"
     return PlanError(
-        f"no layout fits: the best ({best.candidate}) needs {need}, "
-        f"{hardware.name} has {hardware.memory_gib:.3g}{remedy}"
+        f"no layout fits: the best ({best.candidate}) needs {need}, {hardware.name} has "
+        f"{hardware.memory_gib:.3g}; {f'try nodes: {nodes}' if nodes else largest}"
     )
 
 
@@ -205,6 +209,13 @@ def _nodes_that_fit(workload: Workload) -> int:
             return more.nodes
         factor *= 2
     return 0
+
+
+def peak_use(workload: Workload, candidate: Candidate) -> MemoryUse:
+    """The account of the fullest rank in the fullest phase of a step."""
+    names = [phase.name for phase in phases_of(workload.job)]
+    uses = [memory_use(workload, candidate, name) for name in names]
+    return max(uses, key=lambda use: use.total)
 
 
 def _some_fit(workload: Workload) -> bool:

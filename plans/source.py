@@ -80,8 +80,13 @@ def read_yaml(path: Path) -> Document:
         data = yaml.SafeLoader("").construct_document(root)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SpecError(f"{path}:{line}: {error.problem or 'not readable as YAML'}") from None
+        raise SpecError(f"{path}:{line}: {_problem(error)}") from None
     except yaml.YAMLError as error:
+        first = str(error).splitlines()[0]
+        raise SpecError(f"{path}: not readable as YAML: {first}") from None
+    except SpecError:
+        raise
+    except ValueError as error:  # a date of month 13, a number of 5,000 digits
         raise SpecError(f"{path}: not readable as YAML: {error}") from None
     return Document(path, data, lines)
 
@@ -113,6 +118,15 @@ def suggestion(word: str, known: list[str], otherwise: str = "") -> str:
     """'; did you mean ...?' for the nearest known word, else `otherwise`."""
     near = get_close_matches(word, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else otherwise
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    """What PyYAML found; it calls the commonest mistake a token that cannot start."""
+    if "'\\t'" in str(error.problem):
+        return "a tab; YAML is indented with spaces"
+    context = str(error.context or "")
+    start = f"{context}, " if context.startswith("expected") else ""
+    return f"{start}{error.problem or 'not readable as YAML'}"
 
 
 def _refuse_bombs(path: Path, text: str) -> None:

@@ -11,13 +11,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from plans.source import Document, Location, SpecError, read_yaml, suggestion
+from plans.mistakes import mistakes
+from plans.source import Document, SpecError, read_yaml, suggestion
 
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"
+NAME_TEXT = "up to 64 letters, digits and . _ -, not starting with . or -"
+TIME_PATTERN = r"^(\d{1,3}-)?\d{1,2}:[0-5]\d:[0-5]\d$"
+TIME_TEXT = "a time such as '12:00:00' or '2-00:00:00'"
 RULE_REWARDS = ("exact", "number", "length")
 
-Positive = Annotated[int, Field(gt=0)]
-Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0, strict=True)]
+Natural = Annotated[int, Field(ge=0, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 
@@ -25,7 +29,7 @@ Rate = Annotated[float, Field(gt=0, lt=1)]
 class Part(BaseModel):
     """A frozen piece of the job file; unknown keys are mistakes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -169,7 +173,7 @@ class SlurmSpec(Part):
     account: str | None = None
     partition: str | None = None
     qos: str | None = None
-    time: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$")] = "24:00:00"
+    time: Annotated[str, Field(pattern=TIME_PATTERN, description=TIME_TEXT)] = "24:00:00"
 
     @field_validator("time", mode="before")
     @classmethod
@@ -182,7 +186,7 @@ class SlurmSpec(Part):
 class JobSpec(Part):
     """One RL post-training run, as the user wrote it."""
 
-    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    name: Annotated[str, Field(pattern=NAME_PATTERN, description=NAME_TEXT)]
     model: ModelChoice
     algorithm: AlgorithmSpec
     data: DataSpec
@@ -198,7 +202,7 @@ class JobSpec(Part):
     checkpoint: CheckpointSpec = CheckpointSpec()
     experience: ExperienceSpec = ExperienceSpec()
     precision: Literal["fp32", "bf16"] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
     roles: RoleSpecs = RoleSpecs()
     cluster: ClusterSpec = ClusterSpec()
     slurm: SlurmSpec = SlurmSpec()
@@ -254,32 +258,4 @@ def parse(document: Document) -> JobSpec:
     try:
         return JobSpec.model_validate(document.data)
     except ValidationError as error:
-        lines = [_describe(document, dict(record)) for record in error.errors()]
-        raise SpecError("\n".join(lines)) from None
-
-
-def _describe(document: Document, record: dict[str, Any]) -> str:
-    at: Location = tuple(record["loc"])
-    if record["type"] == "missing":
-        return document.complain(at, "missing")
-    if record["type"] == "extra_forbidden":
-        return document.complain(at, f"unknown key{suggestion(str(at[-1]), _known_keys(at[:-1]))}")
-    message = str(record["msg"]).removeprefix("Value error, ")
-    if not at:
-        return document.complain(at, message)
-    return document.complain(at, f"{message}, got {record['input']!r}")
-
-
-def _known_keys(at: Location) -> list[str]:
-    """The keys that may stand at a place of the job file."""
-    part: type[Part] | None = JobSpec
-    for name in at:
-        field = part.model_fields.get(str(name)) if part else None
-        part = _part_of(field.annotation) if field else None
-    return sorted(part.model_fields) if part else []
-
-
-def _part_of(annotation: Any) -> type[Part] | None:
-    """The Part class inside an annotation such as `SupervisedSpec | None`."""
-    options = getattr(annotation, "__args__", (annotation,))
-    return next((one for one in options if isinstance(one, type) and issubclass(one, Part)), None)
+        raise SpecError(mistakes(document, error, JobSpec)) from None
