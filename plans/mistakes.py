@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from plans.source import Document, Location, suggestion
+from plans.source import Document, Location, nearest, suggestion
 
 # pydantic's kinds of error in plain words; `{...}` is filled from the error's context.
 PHRASES = {
@@ -114,8 +113,8 @@ def _meant(document: Document, record: Mapping[str, Any], root: type[BaseModel])
     at = _location(document, record)
     if record["type"] != "extra_forbidden":
         return None
-    near = get_close_matches(str(at[-1]), _known_keys(root, at[:-1]), n=1)
-    return (*at[:-1], near[0]) if near else None
+    near = nearest(str(at[-1]), _known_keys(root, at[:-1]))
+    return (*at[:-1], near) if near else None
 
 
 def _known_keys(root: type[BaseModel], at: Location) -> list[str]:

@@ -109,6 +109,6 @@ def read_plan(path: Path) -> Plan:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    if plan.digest != digest:
+    if plan.digest != digest or plan.data() != data:
         raise UserError(f"{path}: the digest does not match; edit the job file and plan again")
     return plan

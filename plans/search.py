@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
-from plans.freeze import plan_of
 from plans.dataflow import phases_of
+from plans.freeze import plan_of
 from plans.hardware import HardwareSpec
 from plans.layout import ParallelLayout
 from plans.legality import Rejection, rollout_degrees, train_layouts

@@ -116,8 +116,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def suggestion(word: str, known: list[str], otherwise: str = "") -> str:
     """'; did you mean ...?' for the nearest known word, else `otherwise`."""
-    near = get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else otherwise
+    near = nearest(word, known)
+    return f"; did you mean {near!r}?" if near else otherwise
+
+
+def nearest(word: str, known: list[str]) -> str | None:
+    """The known word that `word` was meant to be, if one is close: 'grop' is, 'colour' is not."""
+    return next(iter(get_close_matches(word, known, n=1, cutoff=0.7)), None)
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
