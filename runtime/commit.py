@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from runtime.control import Control
-from runtime.files import FILE_MODE, discard_folder, make_folder, move_folder, sync, temporary_of
+from runtime.control import Control, PeerLost
+from runtime.files import (
+    FILE_MODE,
+    discard_folder,
+    make_folder,
+    move_folder,
+    refusals_told,
+    sync,
+    temporary_of,
+)
 from runtime.manifest import (
     DamagedFolder,
     FileEntry,
@@ -42,9 +51,9 @@ def commit_together(
     """Put `folder` in its place with what every rank writes; all ranks call this.
 
     `write` gets the temporary folder, which exists on all ranks and is empty. `header` is the
-    manifest without its files. An OSError of any rank passes upward on that rank, after the
-    temporary folder is removed (so that a full disk can take the verdict of the rank);
-    the others then fail too, or raise PeerLost after the deadline of each wait.
+    manifest without its files. When one rank cannot write, that rank raises OSError, after
+    the temporary folder is removed (so that a full disk can take its verdict), and the others
+    PeerLost: at once or after the deadline, which holds for each of the waits.
     """
     what = f"{folder.parent.name}/{folder.name}"
     temporary = temporary_of(folder)
@@ -53,9 +62,11 @@ def commit_together(
             shutil.rmtree(temporary, ignore_errors=True)
             make_folder(temporary)
         control.barrier(f"{what}: begin", deadline_seconds)
-        write(temporary)
-        control.barrier(f"{what}: written", deadline_seconds)
-        files = _synced_files(temporary, control, deadline_seconds)
+        with _peer_may_leave(temporary, what, deadline_seconds):
+            with refusals_told(temporary):
+                write(temporary)
+            control.barrier(f"{what}: written", deadline_seconds)
+            files = _synced_files(temporary, control, deadline_seconds)
         if control.rank == 0:
             _finish(temporary, folder, replace(header, files=files))
         control.barrier(f"{what}: committed", deadline_seconds)
@@ -107,6 +118,17 @@ def prune(folder: Path, newest: int, keep: int) -> list[int]:
     for step in removed:
         discard_folder(folder / step_name(step))
     return removed
+
+
+@contextmanager
+def _peer_may_leave(temporary: Path, what: str, seconds: float) -> Iterator[None]:
+    """Tells what fails because another rank has removed the folder as the loss of that rank."""
+    try:
+        yield
+    except BaseException as error:
+        if not temporary.exists():
+            raise PeerLost(what, seconds) from error
+        raise
 
 
 def _synced_files(folder: Path, control: Control, deadline_seconds: float) -> dict[str, FileEntry]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from runtime.control import Control
 from runtime.engines import TrainEngine, hf
+from runtime.files import refusals_told
 
 
 def export(engine: TrainEngine, control: Control, folder: Path, model_folder: Path) -> None:
@@ -16,7 +17,8 @@ def export(engine: TrainEngine, control: Control, folder: Path, model_folder: Pa
     """
     tensors = engine.full_tensors()
     if control.rank == 0:
-        hf.export(folder, model_folder, tensors)
+        with refusals_told(folder.parent):
+            hf.export(folder, model_folder, tensors)
     else:
         # Each tensor is gathered by all ranks together.
         for _ in tensors:

@@ -7,6 +7,7 @@ nobody's: a reader never looks at it and the next start removes it.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -19,6 +20,9 @@ TEMPORARY = ".tmp"
 # A run folder holds prompts, tokens of users and paths: it is its owner's alone.
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
+# Why a system refuses to write.
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+PROBE_BYTES = 1 << 20
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -82,6 +86,24 @@ def remove_unfinished(folder: Path) -> list[Path]:
     return found
 
 
+@contextmanager
+def refusals_told(folder: Path) -> Iterator[None]:
+    """Turns what a library raises because the system refused to write into that OSError.
+
+    torch says 'unexpected pos 704 vs 598' in an exception that is no Exception, safetensors
+    and HDF5 put the reason into the text. What is not about writing passes unchanged.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except BaseException as error:
+        number = _refusal_in(str(error)) or _refusal_of(folder)
+        if number:
+            raise OSError(number, os.strerror(number), str(folder)) from error
+        raise
+
+
 def temporary_of(path: Path) -> Path:
     """Where a file or folder is written before it is put in its place."""
     return path.with_name(path.name + TEMPORARY)
@@ -103,6 +125,22 @@ def _write_and_sync(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(number)
+
+
+def _refusal_in(text: str) -> int | None:
+    return next((number for number in REFUSALS if os.strerror(number) in text), None)
+
+
+def _refusal_of(folder: Path) -> int | None:
+    """Why nothing can be written to a folder at this moment, None when it can."""
+    probe = temporary_of(folder / "probe")
+    try:
+        _write_and_sync(probe, bytes(PROBE_BYTES))
+    except OSError as error:
+        return error.errno if error.errno in REFUSALS else None
+    finally:
+        probe.unlink(missing_ok=True)
+    return None
 
 
 @contextmanager

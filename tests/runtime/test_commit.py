@@ -71,32 +71,53 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
 FULL_DISK = """
 import errno, sys
 from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from torch.distributed import checkpoint
 from runtime.commit import commit_together
 from runtime.control import SingleControl
 from runtime.manifest import Manifest
 
+def by_torch(draft):
+    checkpoint.save(
+        {"a": torch.zeros(2**18)}, storage_writer=checkpoint.FileSystemWriter(draft), no_dist=True
+    )
+
+WRITERS = {
+    "python": lambda draft: (draft / "a").write_bytes(bytes(2**20)),
+    "safetensors": lambda draft: save_file({"a": torch.zeros(2**18)}, draft / "a"),
+    "torch": by_torch,
+}
 folder = Path(sys.argv[1]) / "checkpoints" / "step-000001"
 header = Manifest(step=1, plan_digest="")
-write = lambda draft: (draft / "a").write_bytes(b"x" * 2**20)
+write = WRITERS[sys.argv[2]]
 try:
     commit_together(folder, header, write, control=SingleControl(), deadline_seconds=1)
 except OSError as error:
     assert error.errno == errno.ENOSPC, error
-    print(*sorted(path.name for path in folder.parent.iterdir()))
-    print("full")
+    print("full", *sorted(path.name for path in folder.parent.iterdir()))
 """
 
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs unshare to make a small disk")
-def test_a_full_disk_leaves_nothing_half_written(tmp_path):
+@pytest.mark.parametrize("writer", ["python", "safetensors", "torch"])
+def test_a_full_disk_is_told_as_such_and_leaves_nothing_half_written(tmp_path, writer):
     mount = f'mount -t tmpfs -o size=128k none "{tmp_path}" && exec "$@"'
-    program = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    program = [sys.executable, "-W", "ignore", "-c", FULL_DISK, str(tmp_path), writer]
     done = subprocess.run(
         ["unshare", "-rm", "sh", "-c", mount, "sh", *program], capture_output=True, text=True
     )
-    if "Operation not permitted" in done.stderr or "permission denied" in done.stderr:
+    if "not permitted" in done.stderr or "denied" in done.stderr:
         pytest.skip("this system lets nobody mount a small disk")
-    assert done.stdout == "\nfull\n", done.stderr
+    assert done.stdout == "full\n", done.stderr
+
+
+def test_an_error_that_is_not_about_writing_passes_unchanged(tmp_path):
+    def write(draft):
+        raise ZeroDivisionError("division by zero")
+
+    with pytest.raises(ZeroDivisionError):
+        commit_together(tmp_path / "a", HEADER, write, control=SingleControl(), deadline_seconds=1)
 
 
 def test_a_committed_folder_holds_its_files_and_a_manifest_that_says_so(tmp_path):
