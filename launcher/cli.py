@@ -6,12 +6,14 @@ above come from a run's ranks (plans/record.py).
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
 import click
 
 from launcher.planning import estimate, explain, plan, render
+from launcher.running import run
 from plans.record import ExitCode
 
 EXAMPLES = """
@@ -21,6 +23,7 @@ Examples:
   rlplan plan job.yaml -o plan.json        the plan itself
   rlplan explain job.yaml --why-not tp=8   why this plan and not another
   rlplan render job.yaml > job.sbatch      the batch script; then: sbatch job.sbatch
+  rlplan run job.yaml                      run it here
 """
 
 
@@ -30,7 +33,7 @@ def cli() -> None:
     """Static execution plans for RL post-training of language models on SLURM clusters."""
 
 
-for command in (plan, estimate, explain, render):
+for command in (plan, estimate, explain, render, run):
     cli.add_command(command)
 
 
@@ -45,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.USAGE
     except click.Abort:
         return 130
+    except BrokenPipeError:  # the reader has seen enough: `rlplan estimate job.yaml | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
     except UserError as error:
         print(error, file=sys.stderr)
         return ExitCode.FINDING if isinstance(error, PlanError) else ExitCode.USAGE

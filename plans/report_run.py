@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from plans.record import StepRecord
 from plans.units import count_text, seconds_text
 
@@ -43,6 +46,12 @@ def step_line(
     return SEPARATOR.join(part for part in parts if part)
 
 
+def event_line(record: Mapping[str, Any]) -> str:
+    """The line of one record of events.jsonl; '' for kinds that no person needs to see."""
+    style = EVENTS.get(record["event"])
+    return style(record) if style else ""
+
+
 def _phases(metrics: dict[str, float], step_seconds: float) -> str:
     """'gen 0.12 update 0.1 ref 0.02': the phases that take a share worth showing."""
     prefix = "timing_s/"
@@ -54,3 +63,38 @@ def _phases(metrics: dict[str, float], step_seconds: float) -> str:
     shown = [name for name in times if times[name] >= LEAST_SHARE * step_seconds]
     shown.sort(key=lambda name: times[name], reverse=True)
     return " ".join(f"{SHORT_NAMES.get(name, name)} {times[name]:.2g}" for name in shown)
+
+
+def _versions(record: Mapping[str, Any]) -> str:
+    named = " · ".join(f"{name} {number}" for name, number in record["versions"].items())
+    return f"attempt {record['attempt']} · {named}"
+
+
+def _accuracy(record: Mapping[str, Any]) -> str:
+    return f"accuracy {record['accuracy']:.3f} {record['when']} (step {record['step']})"
+
+
+def _done(record: Mapping[str, Any]) -> str:
+    before, after = record["accuracy_before"], record["accuracy_after"]
+    change = "" if after is None else f" · accuracy {before:.3f} -> {after:.3f}"
+    return f"done · {record['step']} steps in {seconds_text(record['wall_seconds'])}{change}"
+
+
+def _rehearsed(record: Mapping[str, Any]) -> str:
+    return (
+        f"rehearsed {record['steps']} steps on {record['ranks']} ranks: {record['meetings']} "
+        f"meetings in one order on all of them · {seconds_text(record['seconds'])}"
+    )
+
+
+EVENTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "start": _versions,
+    "supervised": lambda r: f"warm-up {r['step']}/{r['steps']} · loss {r['loss']:.3f}",
+    "evaluate": _accuracy,
+    "resume": lambda r: f"resumed after step {r['step']}",
+    "checkpoint": lambda r: f"checkpoint {r['folder']}",
+    "checkpoint_problem": lambda r: f"warning: {r['reason']}",
+    "stop": lambda r: f"stopped after step {r['step']}; --resume goes on from there",
+    "done": _done,
+    "rehearsed": _rehearsed,
+}

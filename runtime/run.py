@@ -17,19 +17,20 @@ from runtime.generation import Generator
 from runtime.groups import join
 from runtime.loop import StepWork
 from runtime.rewards import load_reward
-from runtime.session import Session
+from runtime.session import Progress, Session
 from runtime.tokenizer import Tokenizer, load_tokenizer
 from runtime.versions import package_versions
 
 
 def run(context: RankContext) -> bool:
     """Do the run, or what a stop request leaves of it; whether it is done. All ranks call this."""
+    progress = Progress()
     events = EventLog(context.run_folder if context.rank == 0 else None)
     events.event("start", attempt=context.attempt, versions=package_versions())
     with context.outside("start"):
         inputs = _read_inputs(context)
         groups = join(context)
-        session = _open(context, *inputs, events)
+        session = _open(context, *inputs, events, progress)
     session.prepare()
     done = session.learn()
     if done:
@@ -67,6 +68,7 @@ def _open(
     train: tuple[Prompt, ...],
     held_out: tuple[Prompt, ...],
     events: EventLog,
+    progress: Progress,
 ) -> Session:
     """Build the engines and what works with them."""
     plan, job = context.plan, context.plan.job
@@ -105,6 +107,7 @@ def _open(
         work=work,
         evaluation=evaluation if held_out else None,
         events=events,
+        progress=progress,
     )
 
 

@@ -28,8 +28,8 @@ from runtime.versions import package_versions
 from runtime.walk import walk
 
 SAMPLES_SHOWN = 4
-# Once in so many supervised steps an event tells where the warm-up stands.
-SUPERVISED_EVENTS = 20
+# So many events tell how the warm-up goes.
+SUPERVISED_EVENTS = 10
 
 
 @dataclass(slots=True)
@@ -39,6 +39,7 @@ class Progress:
     step: int = 0
     accuracy_before: float | None = None
     wall_seconds: float = 0.0
+    step_seconds: float = 0.0
     generated_tokens: float = 0.0
     started: float = field(default_factory=time.monotonic)
 
@@ -46,12 +47,19 @@ class Progress:
         return {
             "accuracy_before": self.accuracy_before,
             "wall_seconds": self.seconds,
+            "step_seconds": self.step_seconds,
             "generated_tokens": self.generated_tokens,
         }
 
     @property
     def seconds(self) -> float:
+        """Wall seconds of all attempts, start-up included."""
         return self.wall_seconds + time.monotonic() - self.started
+
+    @property
+    def throughput(self) -> float:
+        """Response tokens per second of the RL steps, over the whole job."""
+        return self.generated_tokens / self.step_seconds if self.step_seconds else 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,7 +73,7 @@ class Session:
     work: StepWork
     evaluation: Evaluation | None
     events: EventLog
-    progress: Progress = field(default_factory=Progress)
+    progress: Progress
 
     @property
     def export_folder(self) -> Path:
@@ -113,7 +121,13 @@ class Session:
                 plan_digest=self.context.plan.digest,
             )
             write_summary(self.context.run_folder, summary)
-        self.events.event("done", step=self.progress.step, accuracy_after=after)
+        self.events.event(
+            "done",
+            step=self.progress.step,
+            accuracy_before=self.progress.accuracy_before,
+            accuracy_after=after,
+            wall_seconds=round(self.progress.seconds, 3),
+        )
 
     def _resume(self) -> bool:
         context = self.context
@@ -127,6 +141,7 @@ class Session:
         self.progress.step = found.step
         self.progress.accuracy_before = found.state["accuracy_before"]
         self.progress.wall_seconds = found.state["wall_seconds"]
+        self.progress.step_seconds = found.state["step_seconds"]
         self.progress.generated_tokens = found.state["generated_tokens"]
         self.events.event("resume", step=found.step, folder=found.folder.name)
         return True
@@ -174,6 +189,7 @@ class Session:
         context, job = self.context, self.context.plan.job
         self.progress.step = record.step
         self.progress.generated_tokens += self.work.generated_tokens
+        self.progress.step_seconds += record.metrics["timing_s/step"]
         record.metrics.update(_rates(record, self.work.generated_tokens))
         if job.evaluate.every and record.step % job.evaluate.every == 0:
             record.metrics["eval/accuracy"] = self._accuracy("during") or 0.0
