@@ -5,19 +5,21 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
+from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, SupportsFloat
 
 from runtime.batch import Prompt
 from runtime.mistakes import MissingInput, RewardMistake
 
 # (prompt, response, answer) -> reward
 RewardFunction = Callable[[str, str, str], float]
-NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
+# "1,234" is one number and "3,4" are two; the minus of "10-7" is no sign.
+NUMBER = re.compile(r"(?:(?<!\d)[-+])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)", re.A)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +41,13 @@ class RewardRule:
         place = f"reward {self.name}: row {prompt.index}, response {response[:40]!r}"
         try:
             value: Any = self.function(prompt.text, response, prompt.answer)
+            reward = float(value) if isinstance(value, SupportsFloat) else math.nan
         # The user's code may raise anything; all of it is theirs to mend.
         except Exception as error:
             raise RewardMistake(f"{place}: {type(error).__name__}: {error}") from error
-        if not isinstance(value, Real) or not math.isfinite(value):
+        if not math.isfinite(reward):
             raise RewardMistake(f"{place}: returned {value!r}; return a finite number")
-        return float(value)
+        return reward
 
 
 def load_reward(name: str, base: Path) -> RewardRule:
@@ -89,15 +92,16 @@ def length(prompt: str, response: str, answer: str) -> float:  # noqa: ARG001
     target = _last_number(answer)
     if target is None or target < 1:
         raise ValueError(f"the answer {answer!r} holds no positive number of characters")
-    return float(1 - abs(len(response) - target) / max(len(response), target))
+    given = Decimal(len(response))
+    return float(1 - abs(given - target) / max(given, target))
 
 
 RULES: dict[str, RewardFunction] = {"exact": exact, "number": number, "length": length}
 
 
-def _last_number(text: str) -> float | None:
+def _last_number(text: str) -> Decimal | None:
     found = NUMBER.findall(text)
-    return float(found[-1].replace(",", "")) if found else None
+    return Decimal(found[-1].replace(",", "")) if found else None
 
 
 def _module(name: str, path: Path) -> ModuleType:
@@ -105,6 +109,8 @@ def _module(name: str, path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise RewardMistake(f"reward {name}: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses in the user's file look their module up by name while it is loaded.
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
     # The user's code may raise anything while it is loaded, SyntaxError included.
