@@ -59,6 +59,8 @@ def start_core(
     Collective over all ranks of `layout`. `rank` is the rank in torch.distributed's default
     group. Ranks of a replica that pass different `shared_memory_name`s talk through gloo.
     """
+    # vLLM collects garbage five times on its way, 0.2 s each with all that is imported by now.
+    gc.freeze()
     with _quiet_start(), _rank_order(layout):
         from vllm.model_executor.model_loader import register_model_loader
         from vllm.v1.engine.core import EngineCore
@@ -131,7 +133,6 @@ def stop_core(core: Any) -> None:
     envs.disable_envs_cache()
     destroy_model_parallel()
     gc.unfreeze()
-    gc.collect()
 
 
 @contextmanager
