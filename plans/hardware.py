@@ -59,6 +59,7 @@ class HardwareSpec:
     outer: Link
     layer_microseconds: float
     decode_layer_microseconds: float
+    decode_reduce_microseconds: float
     sampling_microseconds: float
     start_seconds: float
     reserve_gib: float

@@ -1,4 +1,7 @@
-"""From the path of a job file to its plan: the one place where a job's files are read."""
+"""From the path of a job file to its plan: the one place where a job's files are read.
+
+The paths inside a job file start at `base`, the working directory unless said otherwise.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from plans.estimate import Estimate, estimate_of
-from plans.hardware import HardwareSpec, read_hardware
+from plans.hardware import read_hardware
 from plans.model import ModelSpec, read_model
 from plans.plan import Plan
 from plans.search import Search, search
@@ -17,35 +20,30 @@ from plans.spec import JobSpec, parse
 Result = TypeVar("Result")
 
 
-def make_plan(path: str | Path) -> Plan:
+def make_plan(path: str | Path, base: Path = Path()) -> Plan:
     """The plan of the job file at `path`; UserError with file and line when there is none."""
-    return _located(path, lambda job: search_job(job).plan())
+    return _located(path, lambda job: search_job(job, base).plan())
 
 
-def estimate(path: str | Path) -> Estimate:
+def estimate(path: str | Path, base: Path = Path()) -> Estimate:
     """What the job file at `path` will take; UserError with file and line as above."""
-    return _located(path, lambda job: estimate_of(search_job(job)))
+    return _located(path, lambda job: estimate_of(search_job(job, base)))
 
 
-def search_job(job: JobSpec) -> Search:
+def search_job(job: JobSpec, base: Path = Path()) -> Search:
     """The search over all plans of a job."""
-    return search(job, read_job_model(job), read_job_hardware(job))
+    return search(job, read_job_model(job, base), read_hardware(job.cluster.hardware))
 
 
-def read_job_model(job: JobSpec) -> ModelSpec:
-    """The model a job names; its path is relative to the working directory."""
-    folder = Path(job.model.path)
+def read_job_model(job: JobSpec, base: Path = Path()) -> ModelSpec:
+    """The model a job names; SpecError when there is none at its path."""
+    folder = base / job.model.path
     if not (folder / "config.json").is_file():
         raise SpecError(
             f"no config.json in {job.model.path!r}; give the folder of a Hugging Face model",
             at=("model",),
         )
     return read_model(folder)
-
-
-def read_job_hardware(job: JobSpec) -> HardwareSpec:
-    """The hardware a job names."""
-    return read_hardware(job.cluster.hardware)
 
 
 def _located(path: str | Path, work: Callable[[JobSpec], Result]) -> Result:

@@ -231,4 +231,5 @@ def number(value: float) -> str:
     if value >= 1000 or value == 0:
         return f"{value:,.0f}"
     digits = 2 if value < 0.1 else 3
+    value = float(f"{value:.{digits}g}")
     return f"{value:.{max(0, digits - 1 - floor(log10(value)))}f}"
