@@ -12,7 +12,7 @@ from plans.dataflow import Role, roles_of
 from plans.layout import ParallelLayout
 from plans.model import ModelSpec
 from plans.placement import RolloutSettings, TrainSettings
-from plans.reshard import BUCKET_BYTES
+from plans.reshard import BUCKET_BYTES, ROUNDS_IN_FLIGHT
 from plans.workload import Candidate, Workload
 
 LEARNING = {
@@ -144,11 +144,11 @@ def generate_transient(
 def switch_transient(
     workload: Workload, train: ParallelLayout, rollout: ParallelLayout
 ) -> MemoryUse:
-    """Staging of the switch: one bucket each way, and nothing when the layouts agree."""
+    """Staging of the switch: the buckets in flight, and nothing when the layouts agree."""
     if shares_storage(train, rollout):
         return MemoryUse()
     most = workload.element_bytes * workload.model.parameter_count // rollout.tp
-    return MemoryUse(switch=2 * min(BUCKET_BYTES, most))
+    return MemoryUse(switch=2 * ROUNDS_IN_FLIGHT * min(BUCKET_BYTES, most))
 
 
 def stage_parameters(model: ModelSpec, layout: ParallelLayout, stage: int, role: Role) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from plans.proof import Region
+from plans.reshard import ROUNDS_IN_FLIGHT
 from plans.transfer import Bucket, Row, Transfer
 from runtime.checksum import checksum
 
@@ -34,9 +35,9 @@ class Executor:
     """One rank's part of the switch between parameters whose storage stays where it is.
 
     `source` and `destination` are the training and rollout parameters by name. Two staging
-    buffers, one each way and as large as the largest bucket that needs one, are allocated
-    here and kept. Making, running and verifying are collective over `group` (None: the
-    default group), whose ranks are those of the schedule.
+    buffers each way, as large as the largest bucket, are allocated here and kept. Making,
+    running and verifying are collective over `group` (None: the default group), whose ranks
+    are those of the schedule.
 
     Raises SwitchError when a parameter is missing, differs from the plan in size or type, or
     is not the alias it should be.
@@ -57,12 +58,16 @@ class Executor:
         here, there = partial(_source_view, source), partial(_destination_view, destination)
         self._here = [here(transfer) for transfer in row.copies]
         self._there = [there(transfer) for transfer in row.copies]
-        out = [_part(step.send, here) for step in row.rounds]
-        into = [_part(step.receive, there) for step in row.rounds]
-        self._out, self._into = _buffer(out), _buffer(into)
+        out = [_parcel(step.send, here) for step in row.rounds]
+        into = [_parcel(step.receive, there) for step in row.rounds]
+        self._buffers = (_buffers(out), _buffers(into))
+        sends, receives = (
+            [_message(parcel, buffers, number) for number, parcel in enumerate(parcels)]
+            for parcels, buffers in zip((out, into), self._buffers, strict=True)
+        )
         self._rounds = [
-            (_message(leaving, self._out), _message(arriving, self._into))
-            for leaving, arriving in zip(out, into, strict=True)
+            _Exchange(sending=one, receiving=other)
+            for one, other in zip(sends, receives, strict=True)
         ]
         # NCCL sets up a communicator in the first call, which all ranks must make: a round
         # of sends and receives is not for all, so this comes before it.
@@ -71,23 +76,28 @@ class Executor:
     @property
     def staging_bytes(self) -> int:
         """Memory this executor holds beside the parameters."""
-        return sum(buffer.nbytes for buffer in (self._out, self._into) if buffer is not None)
+        return sum(buffer.nbytes for side in self._buffers for buffer in side)
 
     @torch.no_grad()
     def run(self) -> Moved:
-        """Bring the training weights to the rollout parameters, round by round."""
+        """Bring the training weights to the rollout parameters.
+
+        One round is packed while the one before is on its way, in the other buffers; the
+        local copies are made while the first travels. On a GPU the caller's stream has them
+        all in order when this returns.
+        """
+        rounds = self._rounds
+        travelling = self._post(rounds[0]) if rounds else []
         _copy(self._there, self._here)
-        sent = received = 0
-        for leaving, arriving in self._rounds:
-            if leaving:
-                _copy(leaving.slots, leaving.views)
-                sent += leaving.wire.nbytes
-            self._exchange(leaving, arriving)
-            if arriving:
-                _copy(arriving.views, arriving.slots)
-                received += arriving.wire.nbytes
-        local = sum(view.nbytes for view in self._there)
-        return Moved(local_bytes=local, received_bytes=received, sent_bytes=sent)
+        for number, step in enumerate(rounds, start=1):
+            following = self._post(rounds[number]) if number < len(rounds) else []
+            step.finish(travelling)
+            travelling = following
+        return Moved(
+            local_bytes=sum(view.nbytes for view in self._there),
+            received_bytes=sum(step.receiving.wire.nbytes for step in rounds if step.receiving),
+            sent_bytes=sum(step.sending.wire.nbytes for step in rounds if step.sending),
+        )
 
     @torch.no_grad()
     def verify(self) -> None:
@@ -109,17 +119,19 @@ class Executor:
         if wrong:
             raise SwitchError(_difference(self._row.rank, wrong, len(claimed)))
 
-    def _exchange(self, leaving: _Message | None, arriving: _Message | None) -> None:
-        """One round: both messages posted, then both waited for."""
+    def _post(self, step: _Exchange) -> list[dist.Work]:
+        """Pack what a round sends and start both of its messages."""
         group = self._group or dist.group.WORLD
         assert group is not None
+        if step.sending:
+            _copy(step.sending.slots, step.sending.views)
+        ways = ((dist.isend, step.sending), (dist.irecv, step.receiving))
         operations = [
             dist.P2POp(way, message.wire, dist.get_global_rank(group, message.peer), group)
-            for way, message in ((dist.isend, leaving), (dist.irecv, arriving))
+            for way, message in ways
             if message
         ]
-        for work in dist.batch_isend_irecv(operations):
-            work.wait()
+        return dist.batch_isend_irecv(operations)
 
     def _total(self, table: Tensor) -> None:
         """Sum over the ranks, in place; modulo 2**64."""
@@ -129,10 +141,7 @@ class Executor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Message:
-    """A bucket on the wire, and where its parts belong.
-
-    A bucket of one contiguous view travels from or into the parameter itself and has no slots.
-    """
+    """A bucket on the wire: a flat tensor, its slots, and the views of parameters they pack."""
 
     peer: int
     wire: Tensor
@@ -140,12 +149,47 @@ class _Message:
     views: list[Tensor]
 
 
-# A peer and the views of the parameters that go to it or come from it.
-_Part = tuple[int, list[Tensor]]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Exchange:
+    """What a rank sends and receives in one round."""
+
+    sending: _Message | None
+    receiving: _Message | None
+
+    def finish(self, works: list[dist.Work]) -> None:
+        """Wait for both messages and put what arrived where it belongs."""
+        for work in works:
+            work.wait()
+        if self.receiving:
+            _copy(self.receiving.views, self.receiving.slots)
 
 
-def _part(bucket: Bucket | None, view: Callable[[Transfer], Tensor]) -> _Part | None:
+# A peer, and the views of parameters that go to it or come from it.
+_Parcel = tuple[int, list[Tensor]]
+
+
+def _parcel(bucket: Bucket | None, view: Callable[[Transfer], Tensor]) -> _Parcel | None:
     return (bucket.peer, [view(one) for one in bucket.transfers]) if bucket else None
+
+
+def _buffers(parcels: Sequence[_Parcel | None]) -> list[Tensor]:
+    """Room for the largest parcel, once for each of the two rounds that travel at a time."""
+    packed = [views for _, views in filter(None, parcels)]
+    if not packed:
+        return []
+    elements = max(sum(view.numel() for view in views) for views in packed)
+    return [packed[0][0].new_empty(elements) for _ in range(min(ROUNDS_IN_FLIGHT, len(parcels)))]
+
+
+def _message(parcel: _Parcel | None, buffers: list[Tensor], number: int) -> _Message | None:
+    if parcel is None:
+        return None
+    peer, views = parcel
+    sizes = [view.numel() for view in views]
+    wire = buffers[number % len(buffers)][: sum(sizes)]
+    pieces = zip(torch.split(wire, sizes), views, strict=True)
+    slots = [piece.view(view.shape) for piece, view in pieces]
+    return _Message(peer=peer, wire=wire, slots=slots, views=views)
 
 
 def _source_view(source: Mapping[str, Tensor], transfer: Transfer) -> Tensor:
@@ -170,33 +214,6 @@ def _parameter(parameters: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in parameters:
         raise SwitchError(f"{name}: in the plan, but not in the engine")
     return parameters[name].detach()
-
-
-def _buffer(parts: Iterable[_Part | None]) -> Tensor | None:
-    """Room for the largest of the messages that need packing."""
-    packed = [part[1] for part in parts if part and not _direct(part[1])]
-    if not packed:
-        return None
-    return packed[0][0].new_empty(max(sum(view.numel() for view in views) for views in packed))
-
-
-def _message(part: _Part | None, buffer: Tensor | None) -> _Message | None:
-    if part is None:
-        return None
-    peer, views = part
-    if _direct(views):
-        return _Message(peer=peer, wire=views[0], slots=[], views=[])
-    assert buffer is not None
-    sizes = [view.numel() for view in views]
-    wire = buffer[: sum(sizes)]
-    slots = [
-        slot.view(view.shape) for slot, view in zip(torch.split(wire, sizes), views, strict=True)
-    ]
-    return _Message(peer=peer, wire=wire, slots=slots, views=views)
-
-
-def _direct(views: list[Tensor]) -> bool:
-    return len(views) == 1 and views[0].is_contiguous()
 
 
 def _copy(into: list[Tensor], out: list[Tensor]) -> None:
