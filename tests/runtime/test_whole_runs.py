@@ -1,0 +1,145 @@
+"""Whole runs with the real engines, started as a user starts them."""
+
+import json
+
+import pytest
+import torch
+
+from tests.runs import metrics, rlplan, run, write_job
+
+pytestmark = [pytest.mark.engines, pytest.mark.slow]
+
+# (ranks, train tp, pp, dp, rollout tp, KV heads of the model)
+LAYOUTS = [
+    (2, 2, 1, 1, 2, 2),
+    (2, 2, 1, 1, 1, 2),
+    (2, 1, 2, 1, 1, 2),
+    (2, 1, 2, 1, 2, 2),
+    (2, 1, 1, 2, 1, 2),
+    (2, 1, 1, 2, 2, 2),
+    (4, 2, 2, 1, 1, 2),
+    (4, 2, 2, 1, 2, 2),
+    (4, 2, 1, 2, 1, 2),
+    (4, 2, 1, 2, 2, 2),
+    (4, 4, 1, 1, 1, 4),
+    (4, 4, 1, 1, 2, 4),
+]
+
+
+def rounded(rows):
+    names = ("reward/mean", "response_length/mean", "actor/grad_norm", "actor/pg_loss")
+    return [{name: round(row[name], 3) for name in names} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def on_one_rank(tmp_path_factory):
+    """Metrics of the same job on one rank, by the KV heads of its model."""
+    found = {}
+    for kv_heads in (2, 4):
+        folder = tmp_path_factory.mktemp("one")
+        write_job(folder, kv_heads=kv_heads)
+        run(folder)
+        found[kv_heads] = metrics(folder)
+    return found
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: "-".join(map(str, layout[:5])))
+def test_every_layout_walks_the_same_steps_and_moves_the_fewest_bytes(
+    layout, on_one_rank, tmp_path
+):
+    ranks, tp, pp, dp, rollout_tp, kv_heads = layout
+    roles = {"actor_train": {"tp": tp, "pp": pp, "dp": dp}, "actor_rollout": {"tp": rollout_tp}}
+    cluster = {"hardware": "cpu", "ranks": ranks}
+    write_job(tmp_path, kv_heads=kv_heads, roles=roles, cluster=cluster)
+    run(tmp_path)
+    rows = metrics(tmp_path)
+    assert rounded(rows) == rounded(on_one_rank[kv_heads])
+    switch = json.loads((tmp_path / "runs/small/plan.json").read_text())["reshard"]
+    assert switch["received_bytes"] == switch["bound_bytes"]
+    assert {row["reshard/received_bytes"] for row in rows} == {switch["received_bytes"]}
+
+
+def test_the_policy_that_samples_is_the_policy_that_learns(on_one_rank):
+    gaps = [row["actor/rollout_gap"] for rows in on_one_rank.values() for row in rows]
+    assert max(gaps) < 1e-5
+
+
+def test_ppo_with_critic_and_reference_is_the_same_on_one_and_on_four_ranks(tmp_path):
+    ppo = {
+        "algorithm": {"name": "ppo", "kl": {"weight": 0.05, "place": "reward"}},
+        "critic_optimizer": {"lr": 1e-3},
+        "batch": {"prompts": 16, "samples": 2, "mini_batches": 2},
+    }
+    names = ("reward/mean", "actor/grad_norm", "actor/kl", "critic/vf_loss", "critic/grad_norm")
+    seen = []
+    for ranks, train in ((1, {"tp": 1}), (4, {"tp": 2, "pp": 2})):
+        folder = tmp_path / str(ranks)
+        folder.mkdir()
+        cluster = {"hardware": "cpu", "ranks": ranks}
+        roles = {role: train for role in ("actor_train", "critic", "reference")}
+        write_job(folder, roles=roles, cluster=cluster, **ppo)
+        run(folder)
+        seen.append([{name: round(row[name], 3) for name in names} for row in metrics(folder)])
+    assert seen[0] == seen[1]
+    assert seen[0][0]["actor/kl"] < seen[0][-1]["actor/kl"]
+
+
+def test_a_run_stopped_and_resumed_equals_an_unbroken_one_bit_for_bit(tmp_path):
+    cluster = {"hardware": "cpu", "ranks": 2}
+    folders = [tmp_path / "unbroken", tmp_path / "stopped"]
+    for folder in folders:
+        folder.mkdir()
+        write_job(folder, steps=5, cluster=cluster, checkpoint={"every": 2})
+    run(folders[0])
+    run(folders[1], "--until", "3")
+    assert not (folders[1] / "runs/small/done").exists()
+    run(folders[1], "--resume")
+    assert metrics(folders[1]) == metrics(folders[0])
+    assert [row["step"] for row in metrics(folders[1])] == [1, 2, 3, 4, 5]
+    one, other = (folder / "runs/small/export/model.safetensors" for folder in folders)
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_the_same_job_twice_gives_the_same_metrics_and_the_export_loads(tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+        write_job(folder)
+        run(folder)
+    assert metrics(folders[0]) == metrics(folders[1])
+    export = folders[0] / "runs/small/export"
+    model = AutoModelForCausalLM.from_pretrained(export)
+    tokens = AutoTokenizer.from_pretrained(export)("1+1=", return_tensors="pt")
+    with torch.no_grad():
+        assert torch.isfinite(model(tokens["input_ids"]).logits).all()
+
+
+def test_a_finished_run_leaves_what_the_readme_says(tmp_path):
+    write_job(tmp_path)
+    done = rlplan(tmp_path, "run", "job.yaml", "--json")
+    summary = json.loads(done.stdout)
+    assert summary["steps"] == 3
+    assert 0 <= summary["accuracy_before"] <= 1
+    assert summary["tokens_per_second"] > 0
+    assert {"torch", "vllm", "megatron-core"} <= set(summary["versions"])
+    folder = tmp_path / "runs/small"
+    for name in (
+        "plan.json",
+        "events.jsonl",
+        "metrics.jsonl",
+        "summary.json",
+        "done",
+        "export/config.json",
+        "export/model.safetensors",
+        "checkpoints/latest",
+        "checkpoints/step-000003/manifest.json",
+        "experience/step-000003/manifest.json",
+        "experience/step-000003/rank-0000.h5",
+    ):
+        assert (folder / name).is_file(), name
+    assert any((folder / "tensorboard").iterdir())
+    again = rlplan(tmp_path, "run", "job.yaml")
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
