@@ -64,13 +64,13 @@ class VLLMEngine:
         Log-probs are those of the distribution sampled from, temperature included; at
         temperature 0 (greedy) those at temperature 1.
         """
+        for request in requests:
+            self._check(request)
         tokens: list[list[int]] = [[] for _ in requests]
         log_probs: list[list[float]] = [[] for _ in requests]
         # vLLM draws from the default generator too, which training must not notice.
         with torch.random.fork_rng(devices=[]), vllm_plugin.quiet():
-            for index, request in enumerate(requests):
-                self._check(request)
-                vllm_plugin.enqueue(self._core, index, request)
+            vllm_plugin.enqueue(self._core, requests)
             waiting = len(requests)
             while waiting:
                 for output in vllm_plugin.step(self._core):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +61,7 @@ def start_core(
     """
     # vLLM collects garbage five times on its way, 0.2 s each with all that is imported by now.
     gc.freeze()
-    with _quiet_start(), _rank_order(layout):
+    with _quiet_start(), _rank_order(layout), torch.random.fork_rng(devices=[]):
         from vllm.model_executor.model_loader import register_model_loader
         from vllm.v1.engine.core import EngineCore
 
@@ -78,28 +78,30 @@ def parameters_of(core: Any) -> dict[str, Tensor]:
     return {name: parameter.data for name, parameter in model.named_parameters()}
 
 
-def enqueue(core: Any, index: int, request: Request) -> None:
-    """Hand one request to the scheduler; its outputs carry `index`."""
+def enqueue(core: Any, requests: Sequence[Request]) -> None:
+    """Hand requests to the scheduler; their outputs carry the index in this sequence."""
+    from msgspec.structs import fields
     from vllm.sampling_params import SamplingParams
-    from vllm.v1.request import Request as CoreRequest
+    from vllm.v1.engine import EngineCoreRequest
 
-    sampling = SamplingParams(
-        temperature=request.temperature,
-        seed=request.seed,
-        max_tokens=request.max_tokens,
-        stop_token_ids=[request.stop_token],
-        logprobs=0,
-        detokenize=False,
-    )
-    core.add_request(
-        CoreRequest(
-            request_id=str(index),
-            prompt_token_ids=list(request.tokens),
-            sampling_params=sampling,
-            pooling_params=None,
-            block_hasher=core.request_block_hasher,
+    # What a version requires beside these (images, adapters, ...) is None for text.
+    nothing = {field.name: None for field in fields(EngineCoreRequest) if field.required}
+    for index, request in enumerate(requests):
+        sampling = SamplingParams(
+            temperature=request.temperature,
+            seed=request.seed,
+            max_tokens=request.max_tokens,
+            stop_token_ids=[request.stop_token],
+            logprobs=0,
+            detokenize=False,
         )
-    )
+        given = {
+            "request_id": str(index),
+            "prompt_token_ids": list(request.tokens),
+            "sampling_params": sampling,
+            "arrival_time": 0.0,
+        }
+        core.add_request(*core.preprocess_add_request(EngineCoreRequest(**(nothing | given))))
 
 
 def step(core: Any) -> Iterator[Output]:
@@ -170,7 +172,7 @@ def _config(folder: Path, layout: ParallelLayout, settings: RolloutSettings, pre
         max_num_seqs=settings.concurrency,
         max_num_batched_tokens=max(BATCHED_TOKENS, settings.max_tokens, settings.concurrency),
         # A chunk that does not end a prompt rewinds the request's generator: not on the CPU.
-        enable_chunked_prefill=False,
+        enable_chunked_prefill=False if on_cpu else None,
         block_size=CPU_BLOCK if on_cpu else None,
         kv_cache_memory_bytes=settings.kv_cache_bytes,
         enforce_eager=on_cpu,

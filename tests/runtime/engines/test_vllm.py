@@ -86,6 +86,11 @@ def test_a_request_gets_the_same_tokens_in_any_order_batch_and_crowd(one_rank):
 
 
 @pytest.mark.engines
+def test_a_request_gets_the_same_tokens_when_the_cache_is_too_small_for_all(one_rank):
+    assert one_rank["habits"]["squeezed"]
+
+
+@pytest.mark.engines
 def test_the_stop_token_ends_a_completion_and_belongs_to_it(one_rank):
     habits = one_rank["habits"]
     assert 0 < habits["ended"] < 64

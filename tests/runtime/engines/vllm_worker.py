@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from vllm_world import STOP, World, disturb, reference_greedy, requests
 
 from plans.layout import ParallelLayout
 from plans.model import ModelSpec, read_model
@@ -23,61 +24,6 @@ from plans.placement import RolloutSettings
 from plans.shards import padded_shapes, vllm_boxes
 from runtime.batch import Completion, Request
 from runtime.engines.vllm import VLLMEngine
-
-VOCABULARY = 100  # not a multiple of 64: both ends of the model are padded
-FAMILIES = {
-    "qwen2": ("Qwen2", {}),
-    "llama": ("Llama", {"rope_theta": 50000.0}),
-    "qwen3": ("Qwen3", {}),
-}
-STOP = 7
-
-
-class World:
-    """This rank, the tiny models (the same on every rank), and the folder of their configs."""
-
-    def __init__(self, folder: Path) -> None:
-        from mpi4py import MPI
-
-        self.folder = folder
-        self.rank, self.size = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
-        dist.init_process_group(
-            "gloo", init_method=f"file://{folder}/store", rank=self.rank, world_size=self.size
-        )
-
-    def model(self, family: str, **changes: Any) -> Any:
-        """A Hugging Face model whose config every rank finds in `config_of(family)`."""
-        import transformers
-
-        name, more = FAMILIES[family]
-        sizes = {
-            "vocab_size": VOCABULARY,
-            "hidden_size": 128,
-            "intermediate_size": 192,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 32,
-            "max_position_embeddings": 512,
-            "eos_token_id": STOP,
-        }
-        config = getattr(transformers, f"{name}Config")(**{**sizes, **more, **changes})
-        config.architectures = [f"{name}ForCausalLM"]
-        if self.rank == 0:
-            config.save_pretrained(self.config_of(family))
-        dist.barrier()
-        torch.manual_seed(0)
-        model = getattr(transformers, f"{name}ForCausalLM")(config).float().eval()
-        disturb(model, 1)  # norms and biases too
-        return model
-
-    def config_of(self, family: str) -> Path:
-        return self.folder / family
-
-    def everyone(self, value: Any) -> list[Any]:
-        values = [None] * self.size
-        dist.all_gather_object(values, value)
-        return values
 
 
 @contextmanager
@@ -87,12 +33,13 @@ def engine_of(
     layout: ParallelLayout,
     aliases: Mapping[str, Tensor] | None = None,
     shared_memory: bool = True,
+    cache_bytes: int = 32 << 20,
 ) -> Iterator[VLLMEngine]:
     engine = VLLMEngine(
-        folder=world.config_of(family),
-        model=read_model(world.config_of(family)),
+        folder=world.folder / family,
+        model=read_model(world.folder / family),
         layout=layout,
-        settings=RolloutSettings(concurrency=64, kv_cache_bytes=32 << 20, max_tokens=96),
+        settings=RolloutSettings(concurrency=64, kv_cache_bytes=cache_bytes, max_tokens=96),
         precision="fp32",
         aliases=aliases or {},
         job=f"test-{world.folder.name}",
@@ -102,14 +49,6 @@ def engine_of(
     )
     yield engine
     engine.close()
-
-
-def disturb(model: torch.nn.Module, seed: int) -> None:
-    """Change every parameter, the same way on all ranks."""
-    noise = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=noise) * 0.06)
 
 
 def place(
@@ -129,42 +68,6 @@ def place(
     engine.weights_changed()
 
 
-def prompts() -> list[tuple[int, ...]]:
-    """Eight prompts of three lengths, the longest longer than a block of the KV cache."""
-    draw = torch.Generator().manual_seed(0)
-    sizes = (3, 3, 3, 11, 11, 11, 40, 40)
-    return [tuple(torch.randint(8, VOCABULARY, (n,), generator=draw).tolist()) for n in sizes]
-
-
-def requests(temperature: float, tokens: int = 16, samples: int = 1) -> list[Request]:
-    return [
-        Request(
-            tokens=prompt,
-            max_tokens=tokens,
-            temperature=temperature,
-            seed=1000 * index + sample,
-            stop_token=STOP,
-        )
-        for index, prompt in enumerate(prompts())
-        for sample in range(samples)
-    ]
-
-
-def reference_greedy(model: Any) -> list[list[int]]:
-    """What Hugging Face's generate gives for `requests(0.0)`, the stop token included."""
-    found = []
-    for prompt in prompts():
-        whole = model.generate(
-            torch.tensor([prompt]),
-            max_new_tokens=16,
-            do_sample=False,
-            eos_token_id=STOP,
-            pad_token_id=0,
-        )
-        found.append(whole[0, len(prompt) :].tolist())
-    return found
-
-
 def log_prob_error(model: Any, asked: list[Request], given: list[Completion]) -> float:
     """The largest difference between the engine's log-probs and the model's own."""
     worst = 0.0
@@ -182,13 +85,14 @@ def listed(completions: list[Completion]) -> list[list[int]]:
     return [list(completion.tokens) for completion in completions]
 
 
-def truth(world: World, family: str, layout: ParallelLayout, **engine: Any) -> dict[str, Any]:
+def truth(
+    world: World, family: str, layout: ParallelLayout, shared_memory: bool = True, **changes: Any
+) -> dict[str, Any]:
     """Two updates in place, each checked against Hugging Face; then sampling."""
-    changes = engine.pop("changes", {})
     model = world.model(family, **changes)
-    spec = read_model(world.config_of(family))
+    spec = read_model(world.folder / family)
     wrong, errors = [], []
-    with engine_of(world, family, layout, **engine) as one:
+    with engine_of(world, family, layout, shared_memory=shared_memory) as one:
         for update in (3, 4):
             disturb(model, update)
             place(model, one, spec, layout, world.rank)
@@ -216,7 +120,7 @@ def habits(world: World) -> dict[str, Any]:
     model = world.model("qwen2")
     layout = ParallelLayout()
     with engine_of(world, "qwen2", layout) as engine:
-        place(model, engine, read_model(world.config_of("qwen2")), layout, 0)
+        place(model, engine, read_model(world.folder / "qwen2"), layout, 0)
         asked = requests(1.0, tokens=48, samples=8)
         torch.manual_seed(5)
         before = torch.get_rng_state()
@@ -227,14 +131,18 @@ def habits(world: World) -> dict[str, Any]:
         crowd = [one for one in asked for _ in range(16)]  # 1,024 requests on 64 places
         crowded = engine.generate(crowd)[::16]
         disturb(model, 9)
-        place(model, engine, read_model(world.config_of("qwen2")), layout, 0)
+        place(model, engine, read_model(world.folder / "qwen2"), layout, 0)
         changed = engine.generate(asked)
+    with engine_of(world, "qwen2", layout, cache_bytes=2 << 20) as engine:  # 64 blocks of 32 tokens
+        place(model, engine, read_model(world.folder / "qwen2"), layout, 0)
+        squeezed = engine.generate(asked)
     ended = [one.tokens for one in given if STOP in one.tokens]
     return {
         "reversed": again == given,
         "split": listed(split) == listed(given),
         "crowded": listed(crowded) == listed(given),
         "changed": listed(changed) != listed(given),
+        "squeezed": listed(squeezed) == listed(changed),
         "ended": len(ended),
         "stop_is_last": all(tokens.index(STOP) == len(tokens) - 1 for tokens in ended),
         "others_full": all(len(one.tokens) == 48 for one in given if STOP not in one.tokens),
@@ -245,7 +153,7 @@ def habits(world: World) -> dict[str, Any]:
 def aliasing(world: World, layout: ParallelLayout) -> dict[str, Any]:
     """Half of the parameters are training tensors; changing those changes what is generated."""
     model = world.model("qwen2")
-    spec = read_model(world.config_of("qwen2"))
+    spec = read_model(world.folder / "qwen2")
     with engine_of(world, "qwen2", layout) as engine:
         shapes = {name: one.shape for name, one in engine.parameters().items()}
     training = {name: torch.zeros(shape) for name, shape in shapes.items() if "qkv" not in name}
@@ -270,22 +178,19 @@ def aliasing(world: World, layout: ParallelLayout) -> dict[str, Any]:
     }
 
 
+STRIDED = ParallelLayout(tp=2, dp=2, order="dp2-tp-dp")
 CASES = {
     "qwen2": lambda world: truth(world, "qwen2", ParallelLayout()),
     "llama": lambda world: truth(world, "llama", ParallelLayout()),
     "qwen3": lambda world: truth(world, "qwen3", ParallelLayout()),
-    "tied": lambda world: truth(
-        world, "qwen2", ParallelLayout(), changes={"tie_word_embeddings": True}
-    ),
+    "tied": lambda world: truth(world, "qwen2", ParallelLayout(), tie_word_embeddings=True),
     "habits": habits,
     "aliasing": lambda world: aliasing(world, ParallelLayout(tp=world.size)),
     "tp2": lambda world: truth(world, "qwen2", ParallelLayout(tp=2)),
     "tp2 llama": lambda world: truth(world, "llama", ParallelLayout(tp=2)),
     "tp2 gloo": lambda world: truth(world, "qwen2", ParallelLayout(tp=2), shared_memory=False),
     "dp2": lambda world: truth(world, "qwen2", ParallelLayout(dp=2)),
-    "strided": lambda world: truth(
-        world, "qwen2", ParallelLayout(tp=2, dp=2, order="dp2-tp-dp"), shared_memory=False
-    ),
+    "strided": lambda world: truth(world, "qwen2", STRIDED, shared_memory=False),
     "tp4": lambda world: truth(world, "qwen2", ParallelLayout(tp=4), shared_memory=False),
 }
 
