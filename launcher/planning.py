@@ -112,9 +112,13 @@ def render(job: Path, output: Path | None, python: str, mpi: str, as_json: bool)
     from plans.plan import read_plan
     from slurm.script import render as render_script
 
-    chosen = read_plan(job) if job.suffix == ".json" else make_plan(job)
+    planned = job.suffix == ".json"
+    chosen = read_plan(job) if planned else make_plan(job)
+    base = Path() if planned else job.parent
     hardware = read_hardware(chosen.hardware)
-    text = render_script(chosen, hardware, platform_of(hardware), python=python, mpi=mpi)
+    text = render_script(
+        chosen, hardware, platform_of(hardware), base=str(base), python=python, mpi=mpi
+    )
     place = _leave_plan(chosen)
     if output:
         _write(output, text)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from launcher.planning import job_argument, json_option
-from plans.source import UserError
 
 if TYPE_CHECKING:
     from launcher.local import Outcome
@@ -35,7 +34,7 @@ def run(
     """Plan a job file and run it on this machine.
 
     Everything the run leaves is in runs/NAME: plan, metrics, experience, checkpoints, export.
-    Paths of the job file start at the working directory. --json prints summary.json at the
+    Paths in a job file start at the folder it stands in. --json prints summary.json at the
     end; the progress then goes to stderr.
 
     \b
@@ -48,11 +47,11 @@ def run(
     from launcher.local import start
     from launcher.mpi import find_mpirun
     from launcher.screen import Screen
-    from plans.load import make_plan
+    from plans.load import check_inputs, make_plan
     from runtime.environment import current
 
     chosen = make_plan(job)
-    _check_inputs(chosen)
+    check_inputs(job)
     mpirun = find_mpirun(current())
     folder = run_path(Path(), chosen.job.name, rehearse=rehearse)
     attempt = open_run(folder, chosen, resume=resume, overwrite=overwrite or rehearse)
@@ -61,7 +60,7 @@ def run(
         outcome = start(
             chosen,
             folder,
-            Path(),
+            job.parent,
             attempt,
             resume=resume,
             rehearse=rehearse,
@@ -69,17 +68,6 @@ def run(
             listener=screen.hear,
         )
     return _conclude(outcome, folder, as_json)
-
-
-def _check_inputs(plan: Plan) -> None:
-    """UserError for files that are missing, before any rank starts."""
-    data = plan.job.data
-    wanted = {"data.train": data.train} | ({"data.eval": data.eval} if data.eval else {})
-    missing = [
-        f"{key}: {path}: no such file" for key, path in wanted.items() if not Path(path).is_file()
-    ]
-    if missing:
-        raise UserError("\n".join(missing))
 
 
 def _header(plan: Plan, folder: Path, mpirun: str) -> str:

@@ -30,6 +30,22 @@ def estimate(path: str | Path, base: Path = Path()) -> Estimate:
     return _located(path, lambda job: estimate_of(search_job(job, base)))
 
 
+def check_inputs(path: str | Path) -> None:
+    """UserError with file and line when a file that the job names for its ranks is missing."""
+    document = read_yaml(Path(path))
+    job, base = parse(document), document.path.parent
+    named = {("data", "train"): job.data.train, ("data", "eval"): job.data.eval}
+    if ":" in job.reward:
+        named["reward",] = job.reward.rpartition(":")[0]
+    missing = [
+        document.complain(at, f"{base / name}: no such file")
+        for at, name in named.items()
+        if name and not (base / name).is_file()
+    ]
+    if missing:
+        raise SpecError("\n".join(missing))
+
+
 def search_job(job: JobSpec, base: Path = Path()) -> Search:
     """The search over all plans of a job."""
     return search(job, read_job_model(job, base), read_hardware(job.cluster.hardware))
@@ -46,10 +62,10 @@ def read_job_model(job: JobSpec, base: Path = Path()) -> ModelSpec:
     return read_model(folder)
 
 
-def _located(path: str | Path, work: Callable[[JobSpec], Result]) -> Result:
+def _located(path: str | Path, work: Callable[[JobSpec, Path], Result]) -> Result:
     document = read_yaml(Path(path))
     job = parse(document)
     try:
-        return work(job)
+        return work(job, document.path.parent)
     except UserError as error:
         raise document.locate(error) from None

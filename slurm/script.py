@@ -22,12 +22,14 @@ def render(
     hardware: HardwareSpec,
     platform: Platform,
     *,
+    base: str = ".",
     python: str = "python3",
     mpi: str = MPICH_PLUGIN,
 ) -> str:
     """The batch script that runs a plan from `runs/<name>/plan.json` under the submit directory.
 
-    `python` is the interpreter on the compute nodes. UserError when a value holds a control
+    `base` is the folder where the job file's paths start, as seen from the submit directory;
+    `python` the interpreter on the compute nodes. UserError when a value holds a control
     character, which no quoting keeps out of a script.
     """
     template = shell_environment().get_template("job.sbatch.j2")
@@ -36,6 +38,7 @@ def render(
         hardware=hardware,
         directives=directives_of(plan, hardware, mpi),
         variables=[one for one in platform.variables if one.scope != "debug"],
+        base=base,
         python=python,
     )
 
