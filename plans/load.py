@@ -27,7 +27,7 @@ def make_plan(path: str | Path, base: Path = Path()) -> Plan:
 
 def estimate(path: str | Path, base: Path = Path()) -> Estimate:
     """What the job file at `path` will take; UserError with file and line as above."""
-    return _located(path, lambda job: estimate_of(search_job(job, base)))
+    return _located(path, lambda job, base: estimate_of(search_job(job, base)))
 
 
 def check_inputs(path: str | Path) -> None:
