@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 def make_plan(path: str | Path, base: Path = Path()) -> Plan:
     """The plan of the job file at `path`; UserError with file and line when there is none."""
-    return _located(path, lambda job: search_job(job, base).plan())
+    return _located(path, lambda job, base: search_job(job, base).plan())
 
 
 def estimate(path: str | Path, base: Path = Path()) -> Estimate:
