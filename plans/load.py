@@ -20,12 +20,12 @@ from plans.spec import JobSpec, parse
 Result = TypeVar("Result")
 
 
-def make_plan(path: str | Path, base: Path = Path()) -> Plan:
+def make_plan(path: str | Path) -> Plan:
     """The plan of the job file at `path`; UserError with file and line when there is none."""
     return _located(path, lambda job, base: search_job(job, base).plan())
 
 
-def estimate(path: str | Path, base: Path = Path()) -> Estimate:
+def estimate(path: str | Path) -> Estimate:
     """What the job file at `path` will take; UserError with file and line as above."""
     return _located(path, lambda job, base: estimate_of(search_job(job, base)))
 
