@@ -6,6 +6,7 @@ above come from a run's ranks (plans/record.py).
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -39,6 +40,8 @@ for command in (plan, estimate, explain, render, run):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. A mistake of the user's becomes a message."""
+    # Imports allocate enough for dozens of searches for garbage, a tenth of an estimate's time.
+    gc.set_threshold(100_000)
     from plans.source import PlanError, UserError
 
     try:

@@ -1,6 +1,6 @@
 """From the path of a job file to its plan: the one place where a job's files are read.
 
-The paths inside a job file start at `base`, the working directory unless said otherwise.
+The paths inside a job file start at its folder, so that it can be planned from anywhere.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from plans.hardware import read_hardware
 from plans.model import ModelSpec, read_model
 from plans.plan import Plan
 from plans.search import Search, search
-from plans.source import SpecError, UserError, read_yaml
+from plans.source import Location, SpecError, UserError, read_yaml
 from plans.spec import JobSpec, parse
 
 Result = TypeVar("Result")
@@ -34,7 +34,10 @@ def check_inputs(path: str | Path) -> None:
     """UserError with file and line when a file that the job names for its ranks is missing."""
     document = read_yaml(Path(path))
     job, base = parse(document), document.path.parent
-    named = {("data", "train"): job.data.train, ("data", "eval"): job.data.eval}
+    named: dict[Location, str | None] = {
+        ("data", "train"): job.data.train,
+        ("data", "eval"): job.data.eval,
+    }
     if ":" in job.reward:
         named["reward",] = job.reward.rpartition(":")[0]
     missing = [
@@ -46,17 +49,17 @@ def check_inputs(path: str | Path) -> None:
         raise SpecError("\n".join(missing))
 
 
-def search_job(job: JobSpec, base: Path = Path()) -> Search:
-    """The search over all plans of a job."""
+def search_job(job: JobSpec, base: Path) -> Search:
+    """The search over all plans of a job whose paths start at `base`."""
     return search(job, read_job_model(job, base), read_hardware(job.cluster.hardware))
 
 
-def read_job_model(job: JobSpec, base: Path = Path()) -> ModelSpec:
+def read_job_model(job: JobSpec, base: Path) -> ModelSpec:
     """The model a job names; SpecError when there is none at its path."""
     folder = base / job.model.path
     if not (folder / "config.json").is_file():
         raise SpecError(
-            f"no config.json in {job.model.path!r}; give the folder of a Hugging Face model",
+            f"no config.json in '{folder}'; give the folder of a Hugging Face model",
             at=("model",),
         )
     return read_model(folder)

@@ -44,7 +44,17 @@ class MemoryUse:
 
     @property
     def total(self) -> int:
-        return sum(count for _, count in self.items())
+        return (
+            self.weights
+            + self.gradients
+            + self.optimizer
+            + self.rollout_weights
+            + self.kv_cache
+            + self.activations
+            + self.logits
+            + self.switch
+            + self.reserve
+        )
 
     def items(self) -> list[tuple[str, int]]:
         """(kind, bytes) in the order of the account."""

@@ -21,7 +21,7 @@ DIGEST_SHOWN = 8
 LAYOUTS_SHOWN = 20
 BOUND_BY = {
     "compute": "arithmetic",
-    "memory": "memory bandwidth",
+    "memory": "memory",
     "network": "network",
     "overhead": "launches",
 }
@@ -207,7 +207,7 @@ def _four(first: str, second: str, third: str, fourth: str) -> str:
 
 
 def _six(name: str, seconds: str, interval: str, share: str, bound: str, work: str) -> str:
-    return f"{name:<14} {seconds:>8} {interval:<17} {share:>5}   {bound:<30} {work}".rstrip()
+    return f"{name:<14} {seconds:>8} {interval:<17} {share:>5}   {bound:<20} {work}".rstrip()
 
 
 def _line(name: str, text: str) -> str:

@@ -1,0 +1,208 @@
+"""The search: what is legal, what fits, what is best, and what is said when nothing is."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plans.dataflow import Role
+from plans.hardware import read_hardware
+from plans.layout import ParallelLayout
+from plans.legality import rollout_degrees, train_layouts
+from plans.options import peak_bytes, rollout_options, train_options
+from plans.reshard import rollout_layout
+from plans.search import make_plan, peak_use, search
+from plans.source import PlanError
+from plans.timeline import step_times
+from tests.plans.samples import job, large_job, model, workload
+
+H100 = read_hardware("h100-sxm")
+
+
+def found_for(chosen, name="toy", **hardware):
+    spec = read_hardware(chosen.cluster.hardware)
+    return search(chosen, model(name), replace(spec, **hardware))
+
+
+def planned(chosen, name="toy"):
+    return make_plan(chosen, model(name), read_hardware(chosen.cluster.hardware))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("algorithm", ["grpo", {"name": "ppo", "kl": {"weight": 0.1}}])
+def test_small_jobs_are_planned_on_one_two_and_four_cpu_ranks(ranks, algorithm):
+    plan = planned(job(algorithm=algorithm, cluster={"hardware": "cpu", "ranks": ranks}))
+    assert plan.world_size == ranks
+    for placement in plan.placements:
+        assert placement.layout.world_size == ranks
+    assert plan.has(Role.CRITIC) == plan.has(Role.REFERENCE) == (algorithm != "grpo")
+
+
+@pytest.mark.parametrize(
+    ("fixed", "rollout_tp"),
+    [
+        ({"tp": 2}, 1),
+        ({"dp": 2}, 2),
+        ({"pp": 2}, 1),
+        ({"pp": 2}, 2),
+        ({"tp": 1, "pp": 2, "dp": 2}, 2),
+        ({"tp": 2, "pp": 2}, 1),
+        ({"tp": 2, "dp": 2}, 4),
+    ],
+)
+def test_what_the_user_fixed_is_planned(fixed, rollout_tp):
+    roles = {"actor_train": fixed, "actor_rollout": {"tp": rollout_tp}}
+    plan = planned(job(roles=roles, cluster={"hardware": "cpu", "ranks": 4}))
+    train = plan.placement(Role.ACTOR_TRAIN).layout
+    rollout = plan.placement(Role.ACTOR_ROLLOUT).layout
+    assert {axis: train.degree(axis) for axis in fixed} == fixed
+    assert rollout == rollout_layout(train, rollout_tp)
+
+
+def test_micro_batch_concurrency_and_cache_can_be_fixed():
+    roles = {"actor_rollout": {"concurrency": 7, "kv_cache_gib": 0.5}}
+    batch = {"prompts": 16, "samples": 4, "micro_samples": 4}
+    plan = planned(job(roles=roles, batch=batch))
+    rollout = plan.placement(Role.ACTOR_ROLLOUT).rollout
+    train = plan.placement(Role.ACTOR_TRAIN).train
+    assert rollout is not None
+    assert train is not None
+    assert (rollout.concurrency, rollout.kv_cache_bytes) == (7, 2**29)
+    assert train.micro_batch == 4
+
+
+def test_a_critics_and_a_references_layout_is_the_actors():
+    ppo = {"name": "ppo", "kl": {"weight": 0.1}}
+    plan = planned(job(algorithm=ppo, roles={"critic": {"tp": 2}}))
+    layouts = {placement.role: placement.layout for placement in plan.placements}
+    assert layouts[Role.CRITIC] == layouts[Role.REFERENCE] == layouts[Role.ACTOR_TRAIN]
+    assert layouts[Role.ACTOR_TRAIN].tp == 2
+
+
+def test_every_legal_layout_divides_what_it_must():
+    wanted = workload(large_job(), "7b")
+    layouts, rejected = train_layouts(wanted)
+    assert {layout.tp for layout in layouts} == {1, 2, 4}
+    assert {layout.pp for layout in layouts} == {1, 2, 4}
+    for layout in layouts:
+        assert layout.world_size == 32
+        assert 28 % layout.pp == 0
+        assert 4 % layout.tp == 0
+        assert 4096 % layout.dp == 0
+    reasons = {one.what: one.reason for one in rejected}
+    assert reasons["training tp8 pp1 dp4"] == "tp 8 does not divide 28 heads"
+    assert reasons["training tp1 pp8 dp4"] == "pp 8 does not divide 28 layers"
+    assert reasons["training tp16 pp1 dp2"] == "tp 16 is wider than a node of 8 ranks"
+
+
+def test_rollout_may_copy_key_value_heads_and_training_may_not():
+    wanted = workload(job(cluster={"hardware": "cpu", "ranks": 4}))
+    assert rollout_degrees(wanted)[0] == [1, 2, 4]
+    assert {layout.tp for layout in train_layouts(wanted)[0]} == {1, 2}
+
+
+def test_more_replicas_than_sequences_are_refused():
+    wanted = workload(
+        job(batch={"prompts": 1, "samples": 2}, cluster={"hardware": "cpu", "ranks": 4})
+    )
+    _, rejected = rollout_degrees(wanted)
+    assert [one.reason for one in rejected] == [
+        "4 replicas for 2 sequences: some would have no work"
+    ]
+
+
+def test_the_best_is_the_fastest_of_all_combinations_that_fit():
+    """Brute force over every pair of layouts and settings agrees with the search."""
+    wanted = workload(large_job(), "7b")
+    fits = [
+        one.seconds + other.seconds
+        for train in train_layouts(wanted)[0]
+        for tp in rollout_degrees(wanted)[0]
+        for one, other in product(
+            train_options(wanted, train),
+            rollout_options(wanted, train, rollout_layout(train, tp)),
+        )
+        if peak_bytes(one, other) <= wanted.hardware.memory_bytes
+    ]
+    found = found_for(large_job(), "7b")
+    assert found.best.step_seconds == pytest.approx(min(fits))
+    assert found.judged >= len(fits) > 1000
+
+
+def test_sums_of_options_are_what_the_plan_adds_up_to():
+    found = found_for(large_job(algorithm={"name": "ppo", "kl": {"weight": 0.1}}), "7b")
+    for one in found.ranked:
+        times = step_times(found.workload, one.candidate)
+        assert sum(time.cost.seconds for time in times) == pytest.approx(one.step_seconds)
+        assert peak_use(found.workload, one.candidate).total == one.peak_bytes
+
+
+def test_candidates_come_in_order_and_fit():
+    found = found_for(large_job(), "7b")
+    seconds = [one.step_seconds for one in found.ranked]
+    assert seconds == sorted(seconds)
+    assert all(one.peak_bytes <= H100.memory_bytes for one in found.ranked)
+    assert found.next_best == found.ranked[1]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(24, 200), st.integers(0, 200))
+def test_more_memory_never_turns_a_fit_into_a_misfit_or_slows_the_step(gib, more):
+    def best(memory):
+        try:
+            return found_for(large_job(), "7b", memory_gib=memory).best.step_seconds
+        except PlanError:
+            return float("inf")
+
+    assert best(gib + more) <= best(gib)
+
+
+def test_a_model_that_does_not_fit_is_told_what_it_needs_and_how_many_nodes_would_do():
+    chosen = large_job(cluster={"hardware": "h100-sxm", "nodes": 1})
+    with pytest.raises(PlanError) as caught:
+        search(chosen, model("7b"), replace(H100, memory_gib=20))
+    assert str(caught.value) == (
+        "no layout fits: the best (tp4 pp2 dp1, rollout tp4) needs 28.8 GiB per GPU, "
+        "h100-sxm has 20; try nodes: 4"
+    )
+
+
+def test_recomputation_is_used_where_memory_is_short():
+    chosen = large_job(roles={"actor_train": {"tp": 1, "pp": 1}})
+    roomy = found_for(chosen, "7b", memory_gib=200).best.candidate.training
+    tight = found_for(chosen, "7b", memory_gib=70).best.candidate.training
+    assert roomy.recompute == "none"
+    assert tight.recompute == "full"
+
+
+def test_two_searches_find_the_same():
+    first, second = (found_for(large_job(), "7b") for _ in range(2))
+    assert first.ranked == second.ranked
+    assert first.rejections == second.rejections
+
+
+def test_ties_go_to_fewer_stages_and_smaller_degrees():
+    found = found_for(job(cluster={"hardware": "cpu", "ranks": 1}))
+    assert str(found.best.candidate) == "tp1 pp1 dp1, rollout tp1"
+    assert found.next_best is None
+
+
+def test_a_cpu_may_hold_more_ranks_than_cores():
+    plan = planned(job(cluster={"hardware": "cpu", "ranks": 8}))
+    assert plan.world_size == plan.ranks_per_node == 8
+
+
+def test_ranks_default_to_full_nodes():
+    assert planned(large_job(), "7b").world_size == 32
+    assert planned(job(cluster={"hardware": "cpu", "nodes": 2})).world_size == 4
+
+
+def test_strided_rollout_groups_come_from_the_reshard_planner():
+    roles = {"actor_train": {"tp": 4}, "actor_rollout": {"tp": 2}}
+    plan = planned(large_job(roles=roles, cluster={"hardware": "h100-sxm", "nodes": 1}), "7b")
+    assert plan.placement(Role.ACTOR_ROLLOUT).layout == ParallelLayout(
+        tp=2, dp=4, order="dp2-tp-dp2"
+    )
+    assert plan.reshard.received_bytes == plan.reshard.bound_bytes
