@@ -43,19 +43,23 @@ class Knob:
 
     name: str
     device: str
-    value: float
     prior: float
     tolerance: float
+    ratio: float = 1.0
+    parent: Knob | None = None
 
     @property
-    def cost(self) -> float:
-        return (log(self.value / self.prior) / self.tolerance) ** 2
-
-    def clipped(self, value: float) -> float:
+    def value(self) -> float:
+        """The prior, or the stack's value, times the ratio that is fitted; within bounds."""
+        value = (self.parent.value if self.parent else self.prior) * self.ratio
         for word, (low, high) in BOUNDS.items():
             if word in self.name:
                 return min(high, max(low, value))
         return value
+
+    @property
+    def cost(self) -> float:
+        return (log(self.ratio) / self.tolerance) ** 2
 
 
 def configuration(row: Row) -> str:
@@ -69,7 +73,6 @@ def fold(row: Row, folds: int) -> int:
 
 
 def fit_stack(
-    stack: str,
     kinds: tuple[str, ...],
     rows: list[Row],
     names: dict[str, float],
@@ -86,11 +89,12 @@ def fit_stack(
     defaults = _defaults(part)
     table: dict[str, Constants] = {key: dict(value) for key, value in _part(start, part).items()}
     knobs = [_knob(name, "any", table, defaults, tolerance) for name, tolerance in names.items()]
-    knobs += [
-        _knob(name, device, table, defaults, tolerance)
-        for name, tolerance in by_device.items()
-        for device in devices
-    ]
+    common = {knob.name: knob for knob in knobs}
+    for name, tolerance in by_device.items():
+        for device in devices:
+            knob = _knob(name, device, table, defaults, tolerance)
+            knob.parent = common.get(name)
+            knobs.append(knob)
 
     def calibration() -> Calibration:
         filled = {key: dict(value) for key, value in table.items()}
@@ -119,12 +123,12 @@ def _descend(knobs: list[Knob], loss: Callable[[str], float]) -> None:
 
 
 def _improve(knob: Knob, step: float, loss: Callable[[str], float]) -> bool:
-    best, kept = loss(knob.device) + knob.cost, knob.value
+    best, kept = loss(knob.device) + knob.cost, knob.ratio
     for factor in (1 + step, 1 / (1 + step)):
-        knob.value = knob.clipped(kept * factor)
+        knob.ratio = kept * factor
         if loss(knob.device) + knob.cost < best - 1e-6:
             return True
-        knob.value = kept
+        knob.ratio = kept
     return False
 
 
@@ -139,9 +143,8 @@ def _row_loss(model: Model, row: Row) -> float:
 def _knob(
     name: str, device: str, table: dict[str, Constants], defaults: Constants, tolerance: float
 ) -> Knob:
-    prior = defaults[name]
-    start = table.get(device, {}).get(name, table.get("any", {}).get(name, prior))
-    return Knob(name=name, device=device, value=start, prior=prior, tolerance=tolerance)
+    start = table.get(device, {}).get(name, table.get("any", {}).get(name, defaults[name]))
+    return Knob(name=name, device=device, prior=start, tolerance=tolerance)
 
 
 def _defaults(part: str) -> Constants:

@@ -14,7 +14,6 @@ from plans.source import PlanError
 from plans.times.shape import Latent, Shape
 
 DEEPSEEK = Latent(query_rank=1536, kv_rank=512, plain_head=128, rope_head=64, value_head=128)
-PADDED_VOCABULARY = 51200
 # two-matrix MLPs; every other known family is gated
 PLAIN = re.compile(
     r"gpt-?\d|gpt-j|^gpt$|^gpt-|gpt3|mpt|falcon|nemotron-(8|15|22|340)|megatron|turing|mt-nlg|opt-"
@@ -31,6 +30,7 @@ class Family:
     latent: Latent | None = None
     dense_layers: int = 0
     window: int = 0
+    vocab: int = 51200
 
 
 FAMILIES = (
@@ -39,6 +39,7 @@ FAMILIES = (
     Family(pattern=r"qwen.?3", head_size=128),
     Family(pattern=r"gpt.?oss", head_size=64, window=128),
     Family(pattern=r"falcon", head_size=64),
+    Family(pattern=r"nemotron", vocab=256000),
 )
 
 
@@ -60,7 +61,7 @@ def shape_of(row: Row) -> Shape:
         kv_heads=row.count("kv_heads", heads),
         head_size=family.head_size or hidden // heads,
         inner=inner,
-        vocab=row.count("vocab", PADDED_VOCABULARY),
+        vocab=row.count("vocab", family.vocab),
         gated=gated,
         tied=not gated,
         experts=experts,

@@ -8,12 +8,13 @@ from math import exp
 from benchmarks.rows import Row
 from benchmarks.serve_rows import predict_decode, predict_prefill
 from benchmarks.stacks import stack_of
+from benchmarks.step_rows import predict_step
 from benchmarks.train_rows import predict_train
 from plans.source import PlanError
 from plans.times.calibration import Calibration, Level, read_calibration
 from plans.times.device import Device, device, read_devices
 from plans.times.ops import Ops
-from plans.times.rates import GenerateRates, TrainRates
+from plans.times.rates import GenerateRates, StepRates, TrainRates
 
 NORMAL_80 = 1.2816
 
@@ -75,7 +76,16 @@ class Model:
             table = self._table(stack, machine, served)
             predictor = predict_prefill if kind == "prefill" else predict_decode
             return predictor(row, table, served)
+        if kind == "rlhf_step":
+            return predict_step(row, stack, machine, self._step_rates(stack, machine))
         raise PlanError(f"rows of kind {kind!r} are not modelled")
+
+    def _step_rates(
+        self, stack: str, machine: Device
+    ) -> tuple[TrainRates, GenerateRates, StepRates]:
+        found = self.calibration(stack)
+        name = machine.name
+        return found.train_rates(name), found.generate_rates(name), found.step_rates(name)
 
     def _table(self, stack: str, machine: Device, rates: TrainRates | GenerateRates) -> Ops:
         key = (stack, machine.name, type(rates).__name__)

@@ -29,7 +29,7 @@ from plans.times.shape import Shape
 # stand in where not
 DATA_SETS = {
     "llama2-70b": (294.0, 294.0),
-    "llama3.1-8b": (778.0, 128.0),
+    "llama3.1-8b": (870.0, 128.0),
     "mixtral": (480.0, 145.0),
     "llama3.1-405b": (9400.0, 650.0),
     "deepseek-r1": (800.0, 3700.0),

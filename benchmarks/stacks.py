@@ -12,7 +12,9 @@ PATTERNS = (
     (r"llm-foundry|mosaicml", "llm-foundry"),
     (r"prime-rl", "prime-rl"),
     (r"torchtitan", "torchtitan"),
+    (r"weight (transfer|sync) only.*(nixl|nccl|broadcast|checkpoint-engine)", "weight-transfer"),
     (r"nemo-rl|nvidia-nemo/rl|nemo rl", "nemo-rl"),
+    (r"megatron-bridge.*\[(26\.0[6-9]|26\.1|2[7-9])", "megatron-bridge-26.06"),
     (r"megatron-bridge", "megatron-bridge"),
     (r"nemo-framework|nemo framework|/nemo", "nemo"),
     (
@@ -22,6 +24,7 @@ PATTERNS = (
     (r"openrlhf", "openrlhf"),
     (r"miles", "miles"),
     (r"verl", "verl"),
+    (r"(mlperf|mlcommons).*vllm.*rhel", "vllm"),
     (r"mlperf|mlcommons", "mlperf"),
     (r"tensorrt-llm docs.*v0\.9|whited2125", "trtllm-0.9"),
     (r"tensorrt-llm", "trtllm-1.0"),
@@ -29,7 +32,8 @@ PATTERNS = (
     (r"fastertransformer|kipply", "fastertransformer"),
     (r"rocm/vllm|rocm.*vllm|vllm.*rocm|amd\.com", "vllm-rocm"),
     (r"vllm", "vllm"),
-    (r"megatron|calculon|llm-analysis", "megatron"),
+    (r"2205\.05198|calculon", "megatron-2022"),
+    (r"megatron|llm-analysis", "megatron"),
 )
 
 

@@ -20,7 +20,9 @@ from plans.times.shape import Shape
 from plans.times.training import train_step_time
 from plans.units import TERA
 
-OLD_STACKS = ("megatron-2021", "megatron-deepspeed")
+OLD_STACKS = ("megatron-2021", "megatron-2022", "megatron-deepspeed")
+# their tables leave the column out and their recipes recompute next to nothing
+NO_RECOMPUTE = ("nemo", "megatron-bridge", "megatron-bridge-26.06")
 SEQUENCE = 4096
 WAVES = 8
 USABLE = 0.9
@@ -84,7 +86,7 @@ def _settings(
         pp=pp,
         cp=cp,
         ep=min(row.count("ep", 1), tp * cp * dp),
-        virtual=_virtual(row, shape, pp),
+        virtual=_virtual(row, stack, shape, pp),
         domain=nodes,
         precision=_precision(row),
         recompute="full" if "full" in row["recompute"] else "none",
@@ -93,15 +95,22 @@ def _settings(
         sequence_parallel=stack not in OLD_STACKS or "sequence parallel +" in row["notes"],
         fused_attention=stack not in OLD_STACKS,
         adapter="lora" in row["notes"].lower(),
+        offload="RL Full" in row["notes"],
         bubble=next((left for name, left in SCHEDULES if name in row["notes"]), 1.0),
     )
     if row["recompute"] == "selective":
         return [replace(base, recompute="selective")]
-    return [base] if row["recompute"] else [base, replace(base, recompute="full")]
+    if row["recompute"] or stack in NO_RECOMPUTE:
+        return [base]
+    return [base, replace(base, recompute="full")]
 
 
-def _virtual(row: Row, shape: Shape, pp: int) -> int:
-    return min(row.count("vpp", 1), max(1, shape.layers // pp)) if pp > 1 else 1
+def _virtual(row: Row, stack: str, shape: Shape, pp: int) -> int:
+    """As printed; a table without the column is of recipes that interleave four chunks."""
+    if pp == 1:
+        return 1
+    chunks = row.count("vpp") or (4 if stack == "nemo" else 1)
+    return min(chunks, max(1, shape.layers // pp))
 
 
 def _precision(row: Row) -> Precision:
@@ -113,9 +122,9 @@ def _sharding(row: Row, stack: str) -> Sharding:
     notes = row["notes"]
     if "SHARD_GRAD_OP" in notes:
         return "gradients"
-    if row.noted(r"FSDP=0(\b)") or "no FSDP" in notes:
+    if row.noted(r"(FSDP=0)\b") or "no FSDP" in notes:
         return "optimizer"
-    wide = row.noted(r"(FSDP=\d|FULL_SHARD|zero3|\bFSDP2?\b(?!=))")
+    wide = row.noted(r"(FSDP=[1-9]|FULL_SHARD|zero3|\bFSDP2?\b(?!=))")
     if wide or stack in ("torchtitan", "prime-rl", "llm-foundry"):
         return "full"
     return "none" if stack in OLD_STACKS else "optimizer"

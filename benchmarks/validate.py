@@ -88,7 +88,7 @@ def to_json(result: Validation) -> dict[str, Any]:
 
 def report_text(result: Validation) -> str:
     """The groups, fitted and not, the sums of a kind, and the refused rows with reasons."""
-    table = [(*HEADINGS, "in 80 %", "rank")]
+    table: list[tuple[str, ...]] = [(*HEADINGS, "in 80 %", "rank")]
     for (kind, hardware, stack, fitted), found in result.groups.items():
         table.append((kind, hardware, stack, _which(fitted), *_figures(found)))
     for kind in sorted({each.row["kind"] for each in result.predictions}):

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from plans.source import SpecError, read_yaml
-from plans.times.rates import GenerateRates, TrainRates
+from plans.times.rates import GenerateRates, StepRates, TrainRates
 
 FOLDER = Path(__file__).parent / "calibration"
 Level = Literal["datasheet", "published", "micro", "trace"]
@@ -49,6 +49,9 @@ class Calibration:
 
     def generate_rates(self, device: str) -> GenerateRates:
         return GenerateRates(**_constants(self.generate, device))
+
+    def step_rates(self, device: str) -> StepRates:
+        return StepRates(**_constants(self.step, device))
 
     def spread_of(self, kind: str, device: str) -> Spread:
         """Of that kind on that device, else of the kind on any device."""

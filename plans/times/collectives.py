@@ -12,6 +12,8 @@ from plans.times.rates import MICROSECOND, OpRates
 Collective = Literal[
     "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send"
 ]
+# one-shot kernels serve smaller messages, rings larger ones
+SMALL_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,8 @@ def collective_seconds(
         return 0.0
     link = device.link_bytes_per_second(min(ranks.size, ranks.inside)) * rates.link_share
     nic = device.nic_bytes_per_second * rates.nic_share
-    alpha = rates.link_us * (0.6 + 0.2 * log2(ranks.inside)) if ranks.inside > 1 else 0.0
+    start = rates.link_us + (rates.ring_us - rates.link_us) * count / (count + SMALL_BYTES)
+    alpha = start * (0.6 + 0.2 * log2(ranks.inside)) if ranks.inside > 1 else 0.0
     if ranks.domains > 1:
         alpha += rates.nic_us * (1 + log2(ranks.domains))
     return alpha * MICROSECOND + _wire_seconds(kind, count, ranks, link, nic)

@@ -215,6 +215,9 @@ def _cache_seconds(
 ) -> float:
     held = tokens * cache_bytes_per_token(shape, at) / shape.layers / at.tp
     visible = 0.5 if shape.window else 1.0
+    queries = shape.heads // shape.kv_heads
+    if queries & (queries - 1) and not shape.latent:
+        visible *= 1 + rates.odd_group * (queries - 1)
     return visible * held / (ops.device.memory_bytes_per_second * rates.kv_share)
 
 

@@ -22,7 +22,8 @@ class TrainSetting:
 
     sharding: what of the model state is divided over the data-parallel ranks (ZeRO stages 0, 1,
     2, 3); reduce_bytes: width of the gradients on the wire; adapter: base weights are frozen;
-    bubble: share of the 1F1B bubble that the schedule leaves.
+    offload: the optimizer's state is in host memory; bubble: share of the 1F1B bubble that the
+    schedule leaves.
     """
 
     sequence: int
@@ -42,6 +43,7 @@ class TrainSetting:
     sequence_parallel: bool = True
     fused_attention: bool = True
     adapter: bool = False
+    offload: bool = False
     bubble: float = 1.0
 
     @property
@@ -100,13 +102,13 @@ def layer_pass(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates, mixt
     wire = _tensor_wire(shape, at, ops) * (1 - rates.tensor_overlap)
     ring = _ring(shape, at, ops)
     experts = _expert_wire(shape, at, ops) * (1 - rates.expert_overlap) if mixture else 0.0
-    host = rates.mixture_us * MICROSECOND if mixture else 0.0
+    extra = rates.mixture_us if mixture else 0.0
     ring_open = max(0.0, ring - rates.context_overlap * attention)
     busy = matrices + attention + sweeps + wire + ring_open + experts
-    forward = _floor(busy, rates.forward_floor_us * MICROSECOND) + host
+    forward = _floor(busy, (rates.forward_floor_us + extra) * MICROSECOND)
     back = (1.0 if at.adapter else 2.0) * matrices + attention_back
     back += rates.backward_passes * sweeps + wire + 2 * ring_open + experts
-    backward = _floor(back, rates.backward_floor_us * MICROSECOND) + host
+    backward = _floor(back, (rates.backward_floor_us + extra) * MICROSECOND)
     if at.recompute == "full":
         backward += forward
     elif at.recompute == "selective" and not at.fused_attention:

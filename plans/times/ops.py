@@ -84,4 +84,5 @@ class Ops:
         count = (rows + outputs) * inputs * width + 2.0 * rows * outputs
         memory, norm = count / self._memory, self.rates.norm
         both: float = (compute**norm + memory**norm) ** (1 / norm)
-        return self.rates.kernel_us * MICROSECOND + both
+        casts = 2.0 * rows * inputs * self.rates.cast_passes if width < 2 else 0.0
+        return self.rates.kernel_us * MICROSECOND + both + casts / self._memory

@@ -13,7 +13,9 @@ class OpRates:
     """Single operations.
 
     gemm_share, fp8_share, fp4_share: share of the dense peak at large shapes; memory_share: of
-    the memory bandwidth; norm: exponent q of t0 + (a^q + c^q)^(1/q); kernel_us: t0.
+    the memory bandwidth; link_us and ring_us: latency of a collective of few and of many bytes;
+    cast_passes: over the inputs of a product in fp8 or fp4, to quantise them; norm: exponent q
+    of t0 + (a^q + c^q)^(1/q); kernel_us: t0.
     Defaults: 4,176 GEMMs per GPU of the Vidur profiles fitted with this form (6.5 % A100,
     8.8 % H100), attention 0.40 to 0.45 of peak, and NCCL measured on H100 and H200.
     """
@@ -24,9 +26,11 @@ class OpRates:
     memory_share: float = 0.85
     norm: float = 1.45
     kernel_us: float = 5.0
+    cast_passes: float = 2.0
     attention_share: float = 0.45
     link_share: float = 0.75
     link_us: float = 25.0
+    ring_us: float = 25.0
     nic_share: float = 0.72
     nic_us: float = 20.0
 
@@ -37,9 +41,12 @@ class TrainRates(OpRates):
 
     *_passes: reads and writes of 2 T h (hidden) or 2 T f (inner) bytes in a forward pass, which
     the backward pass repeats `backward_passes` times; forward_floor_us and backward_floor_us:
-    what the host needs to launch a layer; *_overlap: share of a transfer hidden behind compute.
+    what the host needs to launch a layer; *_overlap: share of a transfer hidden behind compute;
+    shard_share: what the gathers of a fully sharded model reach of the other collectives' speed
+    (DeepSpeed of 2021 drove one NIC of eight).
     expert_share multiplies the GEMM share for grouped experts; mixture_us is host and permutation
-    time of a mixture layer (one direction). slowdown multiplies the whole step.
+    time of a mixture layer (one direction). host_gb_per_second: of an optimizer kept in host
+    memory, a device's share. slowdown multiplies the whole step.
     """
 
     attention_backward: float = 2.6
@@ -48,15 +55,17 @@ class TrainRates(OpRates):
     backward_passes: float = 1.3
     forward_floor_us: float = 300.0
     backward_floor_us: float = 400.0
-    tensor_overlap: float = 0.0
+    tensor_overlap: float = 0.1
     context_overlap: float = 0.7
     data_overlap: float = 0.6
     shard_overlap: float = 0.8
-    expert_overlap: float = 0.0
+    shard_share: float = 1.0
+    expert_overlap: float = 0.3
     expert_share: float = 0.85
     mixture_us: float = 200.0
     micro_batch_us: float = 500.0
     step_ms: float = 10.0
+    host_gb_per_second: float = 2.6
     slowdown: float = 1.0
 
 
@@ -65,14 +74,17 @@ class GenerateRates(OpRates):
     """An inference stack.
 
     layer_us and step_us: what a decode step costs beside its bytes; kv_share: of the memory
-    bandwidth when the KV cache is read; sequence_us: sampling and bookkeeping of one sequence;
-    prefill_share: multiplies the GEMM share in prefill; most_sequences: what the engine runs at
+    bandwidth when the KV cache is read; odd_group: how much of the cache is read again for each
+    query head of a group whose size is no power of two (a kernel that lacks them); sequence_us:
+    sampling and bookkeeping of one sequence; prefill_share: multiplies the GEMM share in prefill; most_sequences: what the engine runs at
     once when nothing else limits it; memory_use: share of the memory it may fill.
     """
 
     kernel_us: float = 2.0
     link_us: float = 10.0
+    ring_us: float = 30.0
     kv_share: float = 0.80
+    odd_group: float = 0.0
     layer_us: float = 20.0
     step_us: float = 500.0
     sequence_us: float = 5.0
@@ -84,3 +96,20 @@ class GenerateRates(OpRates):
     chunk_tokens: float = 8192
     memory_use: float = 0.90
     slowdown: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRates:
+    """A reinforcement learning stack: what its phases take beyond the engines' own times.
+
+    Factors multiply a phase; fixed_seconds is data handling, rewards and logging of a step;
+    switch_seconds and switch_gb_per_second: handing the weights to the rollout engine (published
+    switches of 5 to 60 s are ten times the wire).
+    """
+
+    generate_factor: float = 1.3
+    forward_factor: float = 1.3
+    update_factor: float = 1.3
+    fixed_seconds: float = 5.0
+    switch_seconds: float = 1.0
+    switch_gb_per_second: float = 10.0

@@ -8,6 +8,7 @@ from plans.times.layer import Pass, TrainSetting, head_pass, layer_pass
 from plans.times.ops import Ops
 from plans.times.rates import MICROSECOND, MILLISECOND, TrainRates
 from plans.times.shape import Shape
+from plans.units import GIGA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ def train_step_time(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates)
         "bubble": (at.pp - 1) / at.virtual * stage * at.bubble,
         "stages": _stage_wire(shape, at, ops),
         "data": _data_wire(shape, at, ops, rates, slowest),
-        "optimizer": _optimizer(shape, at, ops),
+        "optimizer": _optimizer(shape, at, ops, rates),
         "host": host,
     }
     return TrainTime(**parts, slowdown=(rates.slowdown - 1) * sum(parts.values()))
@@ -130,15 +131,21 @@ def _data_wire(
         rounds = {"full": 2, "gradients": 1}.get(at.sharding, 1)
         total += rounds * gather + reduce
     if at.sharding in ("full", "gradients"):
-        return at.micro_batches * max(0.0, total - rates.shard_overlap * compute)
+        hidden = rates.shard_overlap * compute
+        return at.micro_batches * max(0.0, total / rates.shard_share - hidden)
     return total * (1 - rates.data_overlap)
 
 
-def _optimizer(shape: Shape, at: TrainSetting, ops: Ops) -> float:
-    """Adam reads and writes master, two moments and gradient: 30 bytes a parameter."""
+def _optimizer(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> float:
+    """Adam reads and writes master, two moments and gradient: 30 bytes a parameter.
+
+    In host memory 12 bytes a parameter pass at the host's rate.
+    """
     if at.adapter:
         return 0.0
     dense, experts = _rank_parameters(shape, at)
     if at.sharding != "none":
         dense, experts = dense / (at.dp * at.cp), experts / at.expert_data_group.size
+    if at.offload:
+        return 12.0 * (dense + experts) / (rates.host_gb_per_second * GIGA)
     return ops.sweep(30.0 * (dense + experts))

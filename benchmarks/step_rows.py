@@ -1,0 +1,148 @@
+"""Reinforcement learning rows: a whole step, or one phase of it, as published.
+
+Assumed where a source is silent: a prompt of 128 tokens within a printed total, log-normal
+responses up to the printed cap, packed micro-batches as long as the cap, half of the devices for
+each side of an asynchronous run, 16 samples a prompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks.models import shape_of
+from benchmarks.rows import Row
+from benchmarks.train_rows import precision_of
+from plans.source import PlanError
+from plans.times.device import Device
+from plans.times.generation import ReplicaSetting
+from plans.times.layer import TrainSetting
+from plans.times.lengths import lognormal_lengths
+from plans.times.ops import Ops
+from plans.times.rates import GenerateRates, StepRates, TrainRates
+from plans.times.rlstep import Machine, StepSetting, rl_step_time
+
+PROMPT = 128.0
+SAMPLES_A_PROMPT = 16
+PACKED = 4096
+FULLY_SHARDED = ("verl", "openrlhf", "miles")
+PHASES = {
+    "gen": "generate",
+    "generate": "generate",
+    "old_log_prob": "forwards",
+    "ref": "forwards",
+    "values": "values",
+    "update_critic": "update_critic",
+    "update_actor": "update_actor",
+}
+
+
+def predict_step(
+    row: Row,
+    stack: str,
+    machine: Device,
+    rates: tuple[TrainRates, GenerateRates, StepRates],
+) -> float:
+    """Seconds of the step or of the phase the notes name."""
+    if row["unit"] != "step_s":
+        raise PlanError(f"unit {row['unit']!r} of a step is not modelled")
+    train, serve, step = rates
+    engines = Machine(
+        shape=shape_of(row),
+        train=Ops(machine, train),
+        train_rates=train,
+        serve=Ops(machine, serve),
+        serve_rates=serve,
+        step_rates=step,
+    )
+    if "WEIGHT" in row["notes"] and "ONLY" in row["notes"]:
+        return _switch_seconds(row, engines)
+    setting = _setting(row, stack, machine)
+    times = rl_step_time(engines, setting)
+    phase = row.noted(r"PHASE ONLY: ([a-z_]+)")
+    if not phase:
+        return times.total
+    if phase not in PHASES:
+        raise PlanError(f"phase {phase!r} is not modelled")
+    seconds: float = getattr(times, PHASES[phase])
+    return seconds / setting.forwards if PHASES[phase] == "forwards" else seconds
+
+
+def _switch_seconds(row: Row, engines: Machine) -> float:
+    """Weights handed over alone: the whole model through the rate of the stack."""
+    rates = engines.step_rates
+    count = 2.0 * engines.shape.parameters
+    return rates.switch_seconds + count / (rates.switch_gb_per_second * 1e9)
+
+
+def _setting(row: Row, stack: str, machine: Device) -> StepSetting:
+    if not row["seq_out"]:
+        raise PlanError("mean response length not published")
+    gpus = row.count("gpus")
+    if not gpus:
+        raise PlanError("number of devices not published")
+    apart = bool(row.noted(r"(1-step off|one-step|async|separate)"))
+    side = gpus // 2 if apart else gpus
+    prompt, response, cap = _tokens(row)
+    samples = row.count("global_batch", 1024)
+    width = int(row.noted(r"gen \[TP;PP\]=\[(\d+)") or (row.count("tp", 1)))
+    replicas = max(1, side // width)
+    stored = precision_of(row["precision"])
+    lengths = lognormal_lengths(samples / replicas, response, cap)
+    shared = SAMPLES_A_PROMPT if not row.noted(r"(PPO)") else 1
+    updates, train = _train(row, stack, machine, side, samples, prompt + response, cap)
+    return StepSetting(
+        replica=ReplicaSetting(
+            tp=width, domain=_domain(row, machine), weights=stored, cache="bf16"
+        ),
+        lengths=lengths,
+        prompt_tokens=prompt,
+        prefix_tokens=samples / replicas * prompt / shared,
+        train=train,
+        updates=updates,
+        forwards=2,
+        critic=bool(row.noted(r"\b(PPO)\b")),
+        overlapped=apart,
+    )
+
+
+def _tokens(row: Row) -> tuple[float, float, float]:
+    """Prompt, mean response and the most a response may have."""
+    mean = row.number("seq_out")
+    total = bool(row.noted(r"(average seq len)"))
+    prompt = row.number("seq_in") or min(PROMPT, mean / 4)
+    response = mean - prompt if total else mean
+    most = row.noted(r"T-max (\d+)")
+    cap = float(most) - prompt if most else float(row.noted(r"(?:cap|max response) (\d+)") or 0)
+    return prompt, response, max(cap, response) if cap else 4 * response
+
+
+def _train(
+    row: Row, stack: str, machine: Device, side: int, samples: int, tokens: float, cap: float
+) -> tuple[int, TrainSetting]:
+    """Updates of a step, and one of them with packed micro-batches."""
+    sharded = stack in FULLY_SHARDED
+    tp, pp, cp = (1, 1, 1) if sharded else (row.count(name, 1) for name in ("tp", "pp", "cp"))
+    dp = max(1, side // (tp * pp * cp))
+    batch = int(row.noted(r"(?:T-GBS=|mini )(\d+)") or samples)
+    updates = max(1, samples // batch)
+    packed = max(1, round(max(cap, PACKED) / tokens))
+    waves = max(1, round(batch / (dp * packed)))
+    packed = max(1, round(batch / (dp * waves)))
+    setting = TrainSetting(
+        sequence=int(tokens),
+        micro_batch=packed,
+        micro_batches=waves,
+        dp=dp,
+        tp=tp,
+        pp=pp,
+        cp=cp,
+        ep=min(row.count("ep", 1), dp * tp * cp),
+        domain=_domain(row, machine),
+        recompute="full",
+        sharding="full" if sharded or not row["tp"] else "optimizer",
+    )
+    return updates, replace(setting, precision=precision_of(row["precision"]))
+
+
+def _domain(row: Row, machine: Device) -> int:
+    return machine.domain if "NVL72" in machine.name else row.count("gpus_per_node", 8)
