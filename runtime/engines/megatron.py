@@ -282,3 +282,7 @@ def _prepare_megatron() -> None:
         import megatron.core.optimizer
         import megatron.core.pipeline_parallel  # noqa: F401
     megatron_cpu.finish()
+    from megatron.core.tensor_parallel.random import initialize_rng_tracker
+
+    # nothing here draws at random (no dropout, no initialisation): a tracker without states
+    initialize_rng_tracker(inference_rng_tracker=True)
