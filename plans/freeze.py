@@ -6,8 +6,8 @@ from math import sqrt
 
 from plans.chain import chain_of
 from plans.memory import memory_use
+from plans.outline import switch_summary
 from plans.plan import FORMAT, PhasePlan, Plan
-from plans.reshard import build, summarize
 from plans.timeline import PhaseTime, outside_times, step_times
 from plans.units import HOUR
 from plans.workload import Candidate, Workload
@@ -17,7 +17,7 @@ def plan_of(workload: Workload, candidate: Candidate) -> Plan:
     """The frozen plan of a candidate; PlanError when the queue's limit is shorter than a step."""
     steps = step_times(workload, candidate)
     outside = outside_times(workload, candidate)
-    schedule = build(
+    reshard = switch_summary(
         workload.model,
         candidate.train,
         candidate.rollout,
@@ -35,7 +35,7 @@ def plan_of(workload: Workload, candidate: Candidate) -> Plan:
         placements=candidate.placements,
         phases=tuple(_phase_plan(workload, candidate, time) for time in steps),
         outside=tuple(_phase_plan(workload, candidate, time) for time in outside),
-        reshard=summarize(schedule),
+        reshard=reshard,
         checkpoint_every=checkpoint_interval(workload, steps, outside),
     )
     chain_of(plan, workload.hardware.band[1])

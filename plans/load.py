@@ -14,15 +14,18 @@ from plans.hardware import read_hardware
 from plans.model import ModelSpec, read_model
 from plans.plan import Plan
 from plans.search import Search, search
-from plans.source import Location, SpecError, UserError, read_yaml
+from plans.source import Location, PlanError, SpecError, UserError, read_yaml
 from plans.spec import JobSpec, parse
 
 Result = TypeVar("Result")
 
 
 def make_plan(path: str | Path) -> Plan:
-    """The plan of the job file at `path`; UserError with file and line when there is none."""
-    return _located(path, lambda job, base: search_job(job, base).plan())
+    """The plan of the job file at `path`; UserError with file and line when there is none.
+
+    PlanError also for a model that can be estimated but that no engine here can run.
+    """
+    return _located(path, lambda job, base: search_job(job, base, to_run=True).plan())
 
 
 def estimate(path: str | Path) -> Estimate:
@@ -49,9 +52,16 @@ def check_inputs(path: str | Path) -> None:
         raise SpecError("\n".join(missing))
 
 
-def search_job(job: JobSpec, base: Path) -> Search:
+def search_job(job: JobSpec, base: Path, *, to_run: bool = False) -> Search:
     """The search over all plans of a job whose paths start at `base`."""
-    return search(job, read_job_model(job, base), read_hardware(job.cluster.hardware))
+    model = read_job_model(job, base)
+    if to_run and model.obstacles:
+        raise PlanError(
+            f"no engine here runs a model with {' and '.join(model.obstacles)}; "
+            "it can only be estimated",
+            at=("model",),
+        )
+    return search(job, model, read_hardware(job.cluster.hardware))
 
 
 def read_job_model(job: JobSpec, base: Path) -> ModelSpec:

@@ -6,25 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plans.facts import Facts
+from plans.families import Experts, Family, Latent, Row, family_of, gated_rows
 from plans.source import SpecError, read_json
 
 VOCABULARY_PADDING = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """What an architecture fixes beyond the numbers in its config."""
-
-    qkv_bias: bool = False
-    qk_norm: bool = False
-
-
-FAMILIES = {
-    "LlamaForCausalLM": Family(),
-    "MistralForCausalLM": Family(),
-    "Qwen2ForCausalLM": Family(qkv_bias=True),
-    "Qwen3ForCausalLM": Family(qk_norm=True),
-}
+GATED = ("gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +26,12 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """A dense decoder-only transformer of the Llama family."""
+    """A decoder-only transformer of the Llama family, dense or a mixture of experts.
+
+    With `latent` attention `head_size` is that of a key, and `kv_head_count` the heads.
+    `obstacles` are the features of the config that no engine here computes: such a model can
+    be estimated, not run.
+    """
 
     architecture: str
     hidden_size: int
@@ -55,6 +47,9 @@ class ModelSpec:
     rope_theta: float
     norm_epsilon: float
     max_positions: int
+    latent: Latent | None = None
+    experts: Experts | None = None
+    obstacles: tuple[str, ...] = ()
 
     @property
     def padded_vocab_size(self) -> int:
@@ -74,7 +69,24 @@ class ModelSpec:
     def parameter_count(self) -> int:
         tables = 1 if self.tied_embeddings else 2
         outside = tables * self.vocab_size * self.hidden_size + self.hidden_size
-        return self.layer_count * self.layer_parameters() + outside
+        dense = self.dense_layer_count
+        mixed = self.layer_count - dense
+        inside = dense * self._layer_parameters(mixture=False) if dense else 0
+        return inside + (mixed * self._layer_parameters(mixture=True) if mixed else 0) + outside
+
+    @property
+    def active_parameter_count(self) -> int:
+        """Parameters that a token passes through: all but the experts it is not sent to."""
+        experts = self.experts
+        if experts is None:
+            return self.parameter_count
+        idle = 3 * self.hidden_size * experts.inner * (experts.count - experts.per_token)
+        return self.parameter_count - idle * (self.layer_count - self.dense_layer_count)
+
+    @property
+    def dense_layer_count(self) -> int:
+        """Layers with a single MLP."""
+        return self.layer_count if self.experts is None else len(self.experts.dense_layers)
 
     @property
     def qkv_parameters(self) -> int:
@@ -84,15 +96,54 @@ class ModelSpec:
 
     @property
     def layer_matrix_parameters(self) -> int:
-        """Parameters of one layer's matrices: two FLOPs each and token in a forward pass."""
-        width = (2 * self.head_count + 2 * self.kv_head_count) * self.head_size
-        return self.hidden_size * (width + 3 * self.intermediate_size)
+        """Parameters of one layer's matrices: two FLOPs each and token in a forward pass.
 
-    def layer_parameters(self, tp: int = 1) -> int:
-        """Parameters of one layer on one of `tp` ranks; norms are whole on each."""
-        biases = (self.head_count + 2 * self.kv_head_count) * self.head_size * self.qkv_bias
-        norms = 2 * self.hidden_size + 2 * self.head_size * self.qk_norm
-        return (self.layer_matrix_parameters + biases) // tp + norms
+        Of a mixture those a token passes through, in the mean over all layers.
+        """
+        mlp = self.dense_layer_count * 3 * self.hidden_size * self.intermediate_size
+        if self.experts is not None:
+            mixed = self.layer_count - self.dense_layer_count
+            mlp += mixed * self.experts.matrix_parameters(self.hidden_size)
+        return sum(self._attention_matrices()) + mlp // self.layer_count
+
+    def layer_parameters(self, tp: int = 1, ep: int = 1, layer: int | None = None) -> int:
+        """Parameters of a layer on one of `tp` x `ep` ranks; norms are whole on each.
+
+        Without `layer`, of the largest one: a mixture where there is one.
+        """
+        mixture = self.experts is not None and (
+            self.dense_layer_count < self.layer_count
+            if layer is None
+            else layer not in self.experts.dense_layers
+        )
+        return self._layer_parameters(tp, ep, mixture=mixture)
+
+    def kv_numbers_per_token(self, tp: int = 1) -> int:
+        """Numbers one layer's cache keeps of a token on one of `tp` ranks.
+
+        Key/value heads are copied when ranks outnumber them; a latent stands on every rank.
+        """
+        if self.latent is not None:
+            return self.latent.cached
+        return 2 * max(1, self.kv_head_count // tp) * self.head_size
+
+    def _layer_parameters(self, tp: int = 1, ep: int = 1, *, mixture: bool) -> int:
+        hidden = self.hidden_size
+        cut, whole = self._attention_matrices()
+        cut += (self.head_count + 2 * self.kv_head_count) * self.head_size * self.qkv_bias
+        whole += 2 * hidden + 2 * self.head_size * self.qk_norm
+        if self.latent is not None:
+            whole += self.latent.query_rank + self.latent.kv_rank
+        if mixture and self.experts is not None:
+            return cut // tp + whole + self.experts.parameters(hidden, tp, ep)
+        return (cut + 3 * hidden * self.intermediate_size) // tp + whole
+
+    def _attention_matrices(self) -> tuple[int, int]:
+        """Parameters of a layer's projections: (cut by tensor parallelism, whole)."""
+        if self.latent is not None:
+            return self.latent.matrix_parameters(self.hidden_size, self.head_count)
+        heads = 2 * self.head_count + 2 * self.kv_head_count
+        return self.hidden_size * heads * self.head_size, 0
 
     def _outer(self, name: str) -> tuple[Tensor, ...]:
         return (Tensor(name=name, shape=(self.vocab_size, self.hidden_size), shard_dim=0),)
@@ -105,29 +156,36 @@ class ModelSpec:
         return tuple(
             Tensor(name=f"model.layers.{layer}.{name}", shape=shape, shard_dim=dim, layer=layer)
             for layer in range(self.layer_count)
-            for name, shape, dim in self._layer()
+            for name, shape, dim in self._layer(layer)
         )
 
-    def _layer(self) -> list[tuple[str, tuple[int, ...], int | None]]:
-        hidden, inner = self.hidden_size, self.intermediate_size
-        q, kv = self.head_count * self.head_size, self.kv_head_count * self.head_size
-        rows: list[tuple[str, tuple[int, ...], int | None]] = [
-            ("input_layernorm.weight", (hidden,), None)
+    def _layer(self, layer: int) -> list[Row]:
+        hidden, experts = self.hidden_size, self.experts
+        mixture = experts is not None and layer not in experts.dense_layers
+        return [
+            ("input_layernorm.weight", (hidden,), None),
+            *self._attention(),
+            ("post_attention_layernorm.weight", (hidden,), None),
+            *(
+                experts.rows(hidden)
+                if experts is not None and mixture
+                else gated_rows("mlp", hidden, self.intermediate_size, GATED)
+            ),
         ]
+
+    def _attention(self) -> list[Row]:
+        hidden = self.hidden_size
+        if self.latent is not None:
+            return self.latent.rows(hidden, self.head_count)
+        q, kv = self.head_count * self.head_size, self.kv_head_count * self.head_size
+        rows: list[Row] = []
         for name, width in (("q_proj", q), ("k_proj", kv), ("v_proj", kv)):
             rows.append((f"self_attn.{name}.weight", (width, hidden), 0))
             if self.qkv_bias:
                 rows.append((f"self_attn.{name}.bias", (width,), 0))
         if self.qk_norm:
             rows += [(f"self_attn.{n}_norm.weight", (self.head_size,), None) for n in "qk"]
-        return [
-            *rows,
-            ("self_attn.o_proj.weight", (hidden, q), 1),
-            ("post_attention_layernorm.weight", (hidden,), None),
-            ("mlp.gate_proj.weight", (inner, hidden), 0),
-            ("mlp.up_proj.weight", (inner, hidden), 0),
-            ("mlp.down_proj.weight", (hidden, inner), 1),
-        ]
+        return [*rows, ("self_attn.o_proj.weight", (hidden, q), 1)]
 
 
 def read_model(folder: Path) -> ModelSpec:
@@ -138,92 +196,64 @@ def read_model(folder: Path) -> ModelSpec:
 def from_config(config: dict[str, Any], where: str) -> ModelSpec:
     """A ModelSpec from the contents of a config.json; `where` names the file in errors.
 
-    Raises SpecError for unknown architectures, wrong numbers, and for whatever the engines
-    would not compute as the config says: a model half understood trains to nonsense.
+    Raises SpecError for unknown architectures, wrong numbers, and switches that change the
+    tensors. What changes only the computation is noted as an obstacle to running.
     """
-    found = config.get("architectures")
-    architecture = str(found[0]) if isinstance(found, list) and found else "missing"
-    family = FAMILIES.get(architecture)
-    if family is None:
-        known = ", ".join(sorted(FAMILIES))
-        raise SpecError(f"{where}: architecture {architecture!r} is not known; known: {known}")
-    facts = _Facts(where, config)
+    facts = Facts(where, config)
+    architecture, family = family_of(facts)
     _refuse_variants(facts)
     return _from_family(architecture, family, facts)
 
 
-def _from_family(architecture: str, family: Family, facts: _Facts) -> ModelSpec:
+def _from_family(architecture: str, family: Family, facts: Facts) -> ModelSpec:
     hidden, heads = facts.count("hidden_size"), facts.count("num_attention_heads")
     kv_heads = facts.count("num_key_value_heads", heads)
     if heads % kv_heads:
         raise facts.wrong("num_key_value_heads", f"a divisor of {heads} heads")
+    latent = family.latent(facts) if family.latent else None
     return ModelSpec(
         architecture=architecture,
         hidden_size=hidden,
         intermediate_size=facts.count("intermediate_size"),
         layer_count=facts.count("num_hidden_layers"),
         head_count=heads,
-        kv_head_count=kv_heads,
-        head_size=facts.count("head_dim", hidden // heads),
+        kv_head_count=heads if latent else kv_heads,
+        head_size=latent.key_head if latent else facts.count("head_dim", hidden // heads),
         vocab_size=facts.count("vocab_size"),
         tied_embeddings=bool(facts.data.get("tie_word_embeddings", False)),
-        qkv_bias=family.qkv_bias,
+        qkv_bias=family.qkv_bias and facts.data.get("qkv_bias", True) is not False,
         qk_norm=family.qk_norm,
         rope_theta=facts.rope.rate("rope_theta", 10000.0),
         norm_epsilon=facts.rate("rms_norm_eps", 1e-6),
         max_positions=facts.count("max_position_embeddings"),
+        latent=latent,
+        experts=family.experts(facts) if family.experts else None,
+        obstacles=_obstacles(family, facts),
     )
 
 
-def _refuse_variants(facts: _Facts) -> None:
-    """SpecError for switches of the known families that no engine here implements."""
-    rope = facts.rope.data
-    windowed = facts.data.get("sliding_window") and facts.data.get("use_sliding_window", True)
-    window = facts.count("sliding_window") if windowed else facts.count("max_position_embeddings")
+def _refuse_variants(facts: Facts) -> None:
+    """SpecError for switches of the known families that change what is in the checkpoint."""
     refused = (
         ("hidden_act", facts.data.get("hidden_act", "silu") not in ("silu", "swish"), "silu"),
         ("mlp_bias", bool(facts.data.get("mlp_bias")), "false"),
         ("attention_bias", bool(facts.data.get("attention_bias")), "false"),
-        ("rope_type", rope.get("rope_type", rope.get("type", "default")) != "default", "default"),
-        ("sliding_window", window < facts.count("max_position_embeddings"), "null"),
     )
     for name, wrong, known in refused:
         if wrong:
             raise SpecError(f"{facts.where}: {name}: this variant is not supported; known: {known}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """The numbers of a config.json, or an error that names the file and the key."""
-
-    where: str
-    data: dict[str, Any]
-
-    @property
-    def rope(self) -> _Facts:
-        """Where the rotary embedding is described; transformers has moved it twice."""
-        inner = self.data.get("rope_parameters") or self.data.get("rope_scaling")
-        return _Facts(self.where, {**self.data, **inner} if isinstance(inner, dict) else self.data)
-
-    def count(self, key: str, otherwise: int | None = None) -> int:
-        """A positive whole number; `otherwise` when the key is missing or null."""
-        value = self._get(key, otherwise)
-        if type(value) is not int or value < 1:
-            raise self.wrong(key, "a positive whole number")
-        return value
-
-    def rate(self, key: str, otherwise: float) -> float:
-        """A positive number; `otherwise` when the key is missing or null."""
-        value = self._get(key, otherwise)
-        if type(value) not in (int, float) or value <= 0:
-            raise self.wrong(key, "a positive number")
-        return float(value)
-
-    def wrong(self, key: str, expected: str) -> SpecError:
-        return SpecError(f"{self.where}: {key}: expected {expected}, got {self.data.get(key)!r}")
-
-    def _get(self, key: str, otherwise: float | None) -> Any:
-        value = self.data.get(key)
-        if value is None and otherwise is None:
-            raise SpecError(f"{self.where}: {key}: missing")
-        return otherwise if value is None else value
+def _obstacles(family: Family, facts: Facts) -> tuple[str, ...]:
+    """What the engines here would compute otherwise than the config says, in words."""
+    rope = facts.rope.data
+    kind = str(rope.get("rope_type", rope.get("type", "default")))
+    windowed = facts.data.get("sliding_window") and facts.data.get("use_sliding_window", True)
+    window = facts.count("sliding_window") if windowed else facts.count("max_position_embeddings")
+    found = (
+        (family.latent is not None, "latent attention"),
+        (family.experts is not None, "a mixture of experts"),
+        (kind != "default", f"rope_type {kind}"),
+        (window < facts.count("max_position_embeddings"), f"sliding_window {window}"),
+    )
+    return tuple(text for holds, text in found if holds)

@@ -90,12 +90,10 @@ def test_vocabularies_are_padded_as_vllm_pads_them():
         ({"rms_norm_eps": "small"}, "rms_norm_eps: expected a positive number, got 'small'"),
         ({"num_key_value_heads": 3}, "num_key_value_heads: expected a divisor of 4 heads, got 3"),
         ({"hidden_act": "gelu"}, "hidden_act: this variant is not supported; known: silu"),
-        ({"rope_scaling": {"rope_type": "yarn"}}, "rope_type: this variant is not supported"),
         ({"attention_bias": True}, "attention_bias: this variant is not supported; known: false"),
-        ({"sliding_window": 64}, "sliding_window: this variant is not supported; known: null"),
     ],
 )
-def test_what_the_engines_would_compute_otherwise_is_refused(changes, expected):
+def test_what_changes_the_tensors_is_refused(changes, expected):
     config = {"architectures": ["LlamaForCausalLM"], **TINY, **changes}
     with pytest.raises(SpecError) as caught:
         from_config(config, "config.json")
@@ -112,3 +110,15 @@ def test_the_rotary_base_is_found_where_either_version_of_transformers_puts_it()
     new = from_config({**CONFIGS["7b"], "rope_parameters": {"rope_theta": 1e6}}, "new")
     assert old == new
     assert old.rope_theta == 1e6
+
+
+@pytest.mark.parametrize(
+    ("changes", "obstacles"),
+    [
+        ({}, ()),
+        ({"rope_scaling": {"rope_type": "llama3"}}, ("rope_type llama3",)),
+        ({"sliding_window": 64}, ("sliding_window 64",)),
+    ],
+)
+def test_what_the_engines_would_compute_otherwise_is_an_obstacle_to_running(changes, obstacles):
+    assert tiny("LlamaForCausalLM", tied=False, **changes).obstacles == obstacles

@@ -1,0 +1,48 @@
+"""The weight switch in outline, for models whose shards no engine here lays out yet."""
+
+from __future__ import annotations
+
+from plans.layout import ParallelLayout
+from plans.model import ModelSpec
+from plans.reshard import BUCKET_BYTES, ROUNDS_IN_FLIGHT, ReshardSummary, build, summarize
+
+NO_SCHEDULE = ""
+
+
+def switch_summary(
+    model: ModelSpec,
+    train: ParallelLayout,
+    rollout: ParallelLayout,
+    bytes_per_element: int,
+    *,
+    ranks_per_node: int,
+) -> ReshardSummary:
+    """The switch by its schedule; in outline when there are no layouts to build one from."""
+    if model.experts is not None or model.latent is not None:
+        return outline(model, train, rollout, bytes_per_element)
+    schedule = build(model, train, rollout, bytes_per_element, ranks_per_node=ranks_per_node)
+    return summarize(schedule)
+
+
+def outline(
+    model: ModelSpec, train: ParallelLayout, rollout: ParallelLayout, bytes_per_element: int
+) -> ReshardSummary:
+    """Bytes as if all parameters were cut evenly and every training shard lay in its rollout's.
+
+    A rank needs 1/t_g of the model and holds 1/(t p) of it; it receives the difference
+    (HybridFlow, Sheng et al. 2024, table 2, zero-redundancy). No schedule, so no digest.
+    """
+    weights = bytes_per_element * model.parameter_count
+    held, needed = weights // (train.tp * train.pp), weights // rollout.tp
+    same = held == needed
+    missing = max(0, needed - held)
+    return ReshardSummary(
+        schedule_digest=NO_SCHEDULE,
+        alias_bytes=needed if same else 0,
+        local_bytes=0 if same else min(held, needed),
+        received_bytes=missing,
+        sent_bytes=missing,
+        bound_bytes=missing,
+        unshared_bytes=0 if same else needed,
+        staging_bytes=0 if same else 2 * ROUNDS_IN_FLIGHT * min(BUCKET_BYTES, needed),
+    )
