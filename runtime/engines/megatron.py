@@ -222,10 +222,10 @@ class MegatronEngine(MegatronScorer):
         ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
             per_token, entropy = self._per_token(micro, output)
             value, sums = loss(per_token[: micro.row_count, :width], micro.rows)
-            reported = {name: one.detach().clone() for name, one in sums.items()}
+            reported = {name: one.detach().double() for name, one in sums.items()}
             if self.entropy and entropy is not None:
                 here = mask[micro.rows].to(entropy.device)
-                reported["entropy"] = entropy[: micro.row_count, :width][here].sum()
+                reported["entropy"] = entropy[: micro.row_count, :width][here].double().sum()
             # zero tokens: Megatron then divides the gradient by nothing
             return value, torch.zeros((), dtype=torch.int, device=value.device), reported
 
@@ -241,7 +241,7 @@ class MegatronEngine(MegatronScorer):
         if groups.last_stage:
             names = sorted(reports[0])
             table = torch.stack([torch.stack([one[n] for n in names]) for one in reports])
-            total = table.double().sum(0)
+            total = table.sum(0)
             dist.all_reduce(total, group=groups.collection.dp)
             sums = dict(zip(names, total.tolist(), strict=True))
         if groups.layout.pp > 1:

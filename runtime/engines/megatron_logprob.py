@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+CHUNK_ELEMENTS = 2**24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,7 @@ def token_log_probs(
 
     Of the softmax of logits / temperature; logits: [m, s, rows on this rank], targets: [m, s].
     Entropies carry no gradient. The backward pass rebuilds the softmax from the logits, so no
-    second copy is kept.
+    second copy is kept; float32 copies are made a run of rows at a time.
     """
     log_probs, entropy = TokenLogProbs.apply(  # type: ignore[no-untyped-call]
         logits, targets, vocabulary, temperature
@@ -52,24 +55,20 @@ class TokenLogProbs(torch.autograd.Function):
     def forward(
         context: Any, logits: Tensor, targets: Tensor, vocabulary: Vocabulary, temperature: float
     ) -> tuple[Tensor, Tensor]:
-        scaled = logits[..., : vocabulary.real_rows].float() / temperature
         place, here = _place(targets, vocabulary)
-        highest = _highest(scaled, vocabulary)
-        shifted = scaled - highest[..., None]
-        weights = shifted.exp()
-        sums = torch.stack(
-            (
-                weights.sum(-1),
-                (weights * shifted).sum(-1),
-                _pick(shifted, place).masked_fill(~here, 0.0),
-            )
-        )
+        highest = _highest(logits, vocabulary) / temperature
+        columns = (_real(logits, vocabulary), highest.flatten(), place.flatten())
+        parts = [
+            _sums(rows, top, spot, temperature) for rows, top, spot in _chunks(logits, columns)
+        ]
+        sums = torch.cat(parts, -1).view(3, *targets.shape)
+        sums[2].masked_fill_(~here, 0.0)
         if vocabulary.group.size() > 1:
             dist.all_reduce(sums, group=vocabulary.group)
         total, weighted, target = sums
         log_total = total.log()
         context.save_for_backward(logits, place, here, highest + log_total)
-        context.real_rows, context.temperature = vocabulary.real_rows, temperature
+        context.vocabulary, context.temperature = vocabulary, temperature
         entropy = log_total - weighted / total
         context.mark_non_differentiable(entropy)
         return target - log_total, entropy
@@ -77,14 +76,45 @@ class TokenLogProbs(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
         logits, place, here, log_normalizer = context.saved_tensors
-        scaled = logits[..., : context.real_rows].float() / context.temperature
         slope = gradient / context.temperature
         result = torch.zeros_like(logits)
-        real = (scaled - log_normalizer[..., None]).exp_().mul_(-slope[..., None])
-        if context.real_rows:
-            real.scatter_add_(-1, place[..., None], (slope * here)[..., None])
-        result[..., : context.real_rows] = real
+        columns = (
+            _real(logits, context.vocabulary),
+            _real(result, context.vocabulary),
+            log_normalizer.flatten(),
+            slope.flatten(),
+            (slope * here).flatten(),
+            place.flatten(),
+        )
+        for rows, target, normalizer, each, at_target, spot in _chunks(logits, columns):
+            softmax = (rows.float() / context.temperature).sub_(normalizer[:, None]).exp_()
+            slopes = softmax.mul_(-each[:, None])
+            if slopes.shape[-1]:
+                slopes.scatter_add_(-1, spot[:, None], at_target[:, None])
+            target.copy_(slopes)
         return result, None, None, None
+
+
+def _real(logits: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """The logits of real tokens, as a view of [rows, tokens]."""
+    return logits.flatten(0, 1)[:, : vocabulary.real_rows]
+
+
+def _chunks(logits: Tensor, columns: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
+    """The columns a run of rows at a time, so that float32 copies of logits stay small."""
+    rows = max(1, CHUNK_ELEMENTS // logits.shape[-1])
+    return zip(*(torch.split(column, rows) for column in columns), strict=True)
+
+
+def _sums(logits: Tensor, highest: Tensor, place: Tensor, temperature: float) -> Tensor:
+    """[3, rows]: sum of exponentials, the same weighted by the exponent, exponent of the target."""
+    shifted = (logits.float() / temperature).sub_(highest[:, None])
+    if shifted.shape[-1]:
+        target = shifted.gather(-1, place[:, None]).squeeze(-1)
+    else:
+        target = torch.zeros_like(highest)
+    weights = shifted.exp()
+    return torch.stack((weights.sum(-1), weights.mul_(shifted).sum(-1), target))
 
 
 def _place(targets: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
@@ -94,17 +124,12 @@ def _place(targets: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
     return place.masked_fill(~here, 0), here
 
 
-def _highest(scaled: Tensor, vocabulary: Vocabulary) -> Tensor:
+def _highest(logits: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """The largest logit of each position over the group, in float32."""
     if vocabulary.real_rows:
-        highest = scaled.amax(-1)
+        highest = logits[..., : vocabulary.real_rows].amax(-1).float()
     else:
-        highest = scaled.new_full(scaled.shape[:-1], float("-inf"))
+        highest = logits.new_full(logits.shape[:-1], float("-inf"), dtype=torch.float32)
     if vocabulary.group.size() > 1:
         dist.all_reduce(highest, op=dist.ReduceOp.MAX, group=vocabulary.group)
     return highest
-
-
-def _pick(shifted: Tensor, place: Tensor) -> Tensor:
-    if shifted.shape[-1] == 0:
-        return shifted.new_zeros(place.shape)
-    return shifted.gather(-1, place[..., None]).squeeze(-1)
