@@ -1,36 +1,58 @@
 """Writes the addition task beside this file: its data and the tokenizer of the tiny model.
 
+The task is to add one- and two-digit numbers whose units carry. The demonstrations forget the
+carry six times out of ten, and a model that imitates them does so too; the training rows hold
+only the sums, against which answers are checked.
+
 Run `python examples/make_data.py`; the same bytes come out everywhere. No row of the
-evaluation file stands in the training file, in either order of the summands.
+evaluation file stands in another file, in either order of the summands.
 """
 
 from __future__ import annotations
 
 import json
+from hashlib import blake2b
 from pathlib import Path
 
 HERE = Path(__file__).parent
 LARGEST = (99, 9)
-EVAL_SHARE = 8
+EVAL_SHARE = 7
+DEMONSTRATIONS = 5
+FORGOTTEN_PERCENT = 60
 SPECIAL = ("<pad>", "<eos>", "<unk>")
 CHARACTERS = "0123456789+-*= "
 
 
 def problems() -> list[tuple[int, int]]:
-    """Sums of a two-digit (or smaller) and a one-digit number, in both orders, without repeats."""
+    """Sums of a number up to 99 and one up to 9 that carry, in both orders, without repeats."""
     pairs = [(a, b) for a in range(LARGEST[0] + 1) for b in range(LARGEST[1] + 1)]
-    return sorted({*pairs, *((b, a) for a, b in pairs)})
+    carrying = [(a, b) for a, b in pairs if a % 10 + b % 10 >= 10]
+    return sorted({*carrying, *((b, a) for a, b in carrying)})
+
+
+def chance(*what: object) -> int:
+    """A number that looks random and is the same everywhere."""
+    return int.from_bytes(blake2b(repr(what).encode(), digest_size=8).digest())
 
 
 def held_out(a: int, b: int) -> bool:
-    """Whether a problem is for evaluation; equal for a+b and b+a, and spread over all sizes."""
-    low, high = sorted((a, b))
-    return (low * 7919 + high * 104729) % 1009 % EVAL_SHARE == 0
+    """Whether a problem is for evaluation; equal for a+b and b+a."""
+    return chance("held out", min(a, b), max(a, b)) % EVAL_SHARE == 0
 
 
-def write_rows(path: Path, pairs: list[tuple[int, int]]) -> None:
-    rows = [json.dumps({"prompt": f"{a}+{b}=", "answer": str(a + b)}) for a, b in pairs]
-    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+def demonstrations(a: int, b: int) -> list[int]:
+    """What the demonstrator answers to a + b, several times."""
+    forgets = [
+        chance("forgets", a, b, turn) % 100 < FORGOTTEN_PERCENT for turn in range(DEMONSTRATIONS)
+    ]
+    return [a + b - 10 * forgot for forgot in forgets]
+
+
+def write_rows(name: str, rows: list[tuple[int, int, int]]) -> None:
+    """A file of rows (a, b, answer)."""
+    lines = [json.dumps({"prompt": f"{a}+{b}=", "answer": str(answer)}) for a, b, answer in rows]
+    path = HERE / "data" / f"addition-{name}.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_tokenizer(folder: Path) -> None:
@@ -71,9 +93,12 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def main() -> None:
-    pairs = problems()
-    write_rows(HERE / "data" / "addition-train.jsonl", [p for p in pairs if not held_out(*p)])
-    write_rows(HERE / "data" / "addition-eval.jsonl", [p for p in pairs if held_out(*p)])
+    learned = [(a, b) for a, b in problems() if not held_out(a, b)]
+    unseen = [(a, b) for a, b in problems() if held_out(a, b)]
+    write_rows("train", [(a, b, a + b) for a, b in learned])
+    write_rows("eval", [(a, b, a + b) for a, b in unseen])
+    shown = [(a, b, answer) for a, b in learned for answer in demonstrations(a, b)]
+    write_rows("demonstrations", shown)
     write_tokenizer(HERE / "tiny-qwen2")
 
 

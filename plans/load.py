@@ -41,6 +41,8 @@ def check_inputs(path: str | Path) -> None:
         ("data", "train"): job.data.train,
         ("data", "eval"): job.data.eval,
     }
+    if job.supervised:
+        named["supervised", "data"] = job.supervised.data
     if ":" in job.reward:
         named["reward",] = job.reward.rpartition(":")[0]
     missing = [

@@ -110,9 +110,10 @@ class OptimizerSpec(Part):
 
 
 class SupervisedSpec(Part):
-    """A supervised warm-up on the training answers before the first RL step."""
+    """A supervised warm-up before the first RL step, on `data` or else on the training answers."""
 
     steps: Positive
+    data: str | None = None
     batch: Positive = 64
     lr: Annotated[float, Field(gt=0)] = 1e-3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 import torch
 
@@ -30,7 +31,7 @@ def run(context: RankContext) -> bool:
     with context.outside("start"):
         inputs = _read_inputs(context)
         groups = join(context)
-        session = _open(context, *inputs, events, progress)
+        session = _open(context, inputs, events, progress)
     session.prepare()
     done = session.learn()
     if done:
@@ -43,30 +44,39 @@ def run(context: RankContext) -> bool:
     return done
 
 
-def _read_inputs(
-    context: RankContext,
-) -> tuple[Tokenizer, tuple[Prompt, ...], tuple[Prompt, ...]]:
-    """The tokenizer, training rows and held-out rows, before anything expensive is built."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What the job's files hold: rows to learn from, to imitate, and to be measured on."""
+
+    tokenizer: Tokenizer
+    train: tuple[Prompt, ...]
+    shown: tuple[Prompt, ...]
+    held_out: tuple[Prompt, ...]
+
+
+def _read_inputs(context: RankContext) -> Inputs:
+    """The tokenizer and all rows, before anything expensive is built."""
     job = context.plan.job
     tokenizer = load_tokenizer(context.base / job.model.path)
-    train = read_prompts(
-        context.base / job.data.train,
-        tokenizer,
-        prompt_tokens=job.tokens.prompt,
-        answer_tokens=job.tokens.response if job.supervised else None,
+
+    def rows(name: str | None, answer_tokens: int | None = None) -> tuple[Prompt, ...]:
+        if name is None:
+            return ()
+        path, limit = context.base / name, job.tokens.prompt
+        return read_prompts(path, tokenizer, prompt_tokens=limit, answer_tokens=answer_tokens)
+
+    shown = (job.supervised.data or job.data.train) if job.supervised else None
+    return Inputs(
+        tokenizer=tokenizer,
+        train=rows(job.data.train),
+        shown=rows(shown, job.tokens.response),
+        held_out=rows(job.data.eval),
     )
-    held_out: tuple[Prompt, ...] = ()
-    if job.data.eval:
-        path = context.base / job.data.eval
-        held_out = read_prompts(path, tokenizer, prompt_tokens=job.tokens.prompt)
-    return tokenizer, train, held_out
 
 
 def _open(
     context: RankContext,
-    tokenizer: Tokenizer,
-    train: tuple[Prompt, ...],
-    held_out: tuple[Prompt, ...],
+    inputs: Inputs,
     events: EventLog,
     progress: Progress,
 ) -> Session:
@@ -78,23 +88,23 @@ def _open(
         engine=engines.rollout,
         layout=plan.placement(Role.ACTOR_ROLLOUT).layout,
         rank=context.rank,
-        stop_token=tokenizer.end_token,
-        pad_token=tokenizer.pad_token,
+        stop_token=inputs.tokenizer.end_token,
+        pad_token=inputs.tokenizer.pad_token,
         response_tokens=job.tokens.response,
         prompt_tokens=job.tokens.prompt,
     )
     work = StepWork(
         plan=plan,
         engines=engines,
-        prompts=train,
-        tokenizer=tokenizer,
+        prompts=inputs.train,
+        tokenizer=inputs.tokenizer,
         generator=generator,
         reward_rule=rule,
         device=torch.device(context.device),
     )
     evaluation = Evaluation(
-        prompts=held_out,
-        tokenizer=tokenizer,
+        prompts=inputs.held_out,
+        tokenizer=inputs.tokenizer,
         generator=generator,
         reward_rule=rule,
         control=context.control,
@@ -102,10 +112,10 @@ def _open(
     return Session(
         context=context,
         engines=engines,
-        train=train,
-        tokenizer=tokenizer,
+        shown=inputs.shown,
+        tokenizer=inputs.tokenizer,
         work=work,
-        evaluation=evaluation if held_out else None,
+        evaluation=evaluation if inputs.held_out else None,
         events=events,
         progress=progress,
     )

@@ -68,7 +68,7 @@ class Session:
 
     context: RankContext
     engines: Engines
-    train: Sequence[Prompt]
+    shown: Sequence[Prompt]
     tokenizer: Tokenizer
     work: StepWork
     evaluation: Evaluation | None
@@ -152,7 +152,7 @@ class Session:
             return
         with self.context.outside("supervised"):
             walked = warm_up(
-                self.context.plan, job.supervised, self.engines, self.train, self.tokenizer
+                self.context.plan, job.supervised, self.engines, self.shown, self.tokenizer
             )
             every = max(1, job.supervised.steps // SUPERVISED_EVENTS)
             for step, metrics in walked:
