@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from plans.placement import TrainSettings
 from plans.source import PlanError
 from plans.spec import OptimizerSpec
 from runtime.batch import Sequences
-from runtime.engines import LossFunction, megatron_cpu
+from runtime.engines import LossFunction, megatron_start
 
 if TYPE_CHECKING:
     from runtime.engines.megatron_groups import MegatronGroups
@@ -53,7 +52,7 @@ def megatron_groups(layout: ParallelLayout, first_rank: int = 0) -> MegatronGrou
             f"{layout} in the order {layout.order}: training runs tp, dp and pp in the order "
             f"{MEGATRON_ORDER}"
         )
-    _prepare_megatron()
+    megatron_start.prepare()
     from runtime.engines import megatron_groups as module
 
     return module.megatron_groups(layout, first_rank)
@@ -269,20 +268,3 @@ class MegatronEngine(MegatronScorer):
         from runtime.engines.megatron_weights import whole_tensors
 
         return whole_tensors(self.model, self.groups, self.kind == "values", self.parameters())
-
-
-def _prepare_megatron() -> None:
-    """Import Megatron-core with the CPU's substitutions in place."""
-    megatron_cpu.install()
-    with warnings.catch_warnings():
-        # one warning a module that Apex and Transformer Engine are missing: both are optional
-        warnings.simplefilter("ignore")
-        import megatron.core.distributed
-        import megatron.core.models.gpt
-        import megatron.core.optimizer
-        import megatron.core.pipeline_parallel  # noqa: F401
-    megatron_cpu.finish()
-    from megatron.core.tensor_parallel.random import initialize_rng_tracker
-
-    # nothing here draws at random (no dropout, no initialisation): a tracker without states
-    initialize_rng_tracker(inference_rng_tracker=True)

@@ -41,7 +41,7 @@ def megatron_groups(layout: ParallelLayout, first_rank: int = 0) -> MegatronGrou
     """Create the groups of a layout; every rank of the layout calls this, other ranks need not.
 
     Roles of the same layout should share the result. Layouts of several roles live side by
-    side: the groups are handed to Megatron-core and its `parallel_state` stays untouched.
+    side: the groups are handed to Megatron-core, whose global `parallel_state` has none.
     """
     rank = dist.get_rank() - first_rank
     assert 0 <= rank < layout.world_size, "this rank is not part of the layout"
