@@ -61,6 +61,7 @@ class HardwareSpec:
     decode_layer_microseconds: float
     decode_reduce_microseconds: float
     sampling_microseconds: float
+    switch_microseconds: float
     start_seconds: float
     reserve_gib: float
     disk_gb_per_second: float

@@ -19,6 +19,7 @@ from plans.cost import (
     prefill_cost,
 )
 from plans.dataflow import Role, phases_of
+from plans.hardware import MICROSECOND
 from plans.layout import ParallelLayout
 from plans.memory import (
     LEARNING,
@@ -32,9 +33,11 @@ from plans.placement import RolloutSettings, TrainSettings
 from plans.units import GIGA
 from plans.workload import Candidate, Workload
 
-# The reward rule, packing and group statistics of one sequence on the host; measured with
-# the rule rewards on one core of a cloud Xeon.
-HOST_SECONDS_PER_SEQUENCE = 1e-4
+# Measured on one core of a cloud machine: text and rule reward of a completion, statistics
+# of a batch, and the tensors of a batch that every rank gets from the ranks that made them.
+REWARD_SECONDS = 35e-6
+ADVANTAGE_SECONDS = 300e-6
+SHARED_TENSORS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +91,17 @@ def train_phase_cost(
     if name in LEARNING:
         once = learn_cost(workload, layout, settings, LEARNING[name], workload.mini_batch)
         return once * batch.mini_batches
-    return Cost(overhead=HOST_SECONDS_PER_SEQUENCE * batch.sequences)
+    if name == "reward":
+        return reward_cost(workload)
+    return Cost(overhead=ADVANTAGE_SECONDS * workload.slowdown)
+
+
+def reward_cost(workload: Workload) -> Cost:
+    """Each rank rewards the completions of its replica; then all ranks learn of all."""
+    world, sequences = workload.world_size, workload.job.batch.sequences
+    own = Cost(overhead=REWARD_SECONDS * sequences / world * workload.slowdown)
+    tensor = 4 * sequences * workload.sequence_tokens
+    return own + all_reduce_cost(workload, world, world, tensor) * SHARED_TENSORS
 
 
 def reshard_cost(workload: Workload, train: ParallelLayout, rollout: ParallelLayout) -> Cost:
@@ -101,7 +114,8 @@ def reshard_cost(workload: Workload, train: ParallelLayout, rollout: ParallelLay
     model_bytes = workload.element_bytes * workload.model.parameter_count
     moved = model_bytes * max(0, shards - g) / (g * shards)
     copied = max(0.0, rollout_weight_bytes(workload, train, rollout) - moved)
-    return copy_cost(workload, copied) + message_cost(workload, shards, moved)
+    fixed = Cost(overhead=workload.hardware.switch_microseconds * MICROSECOND * workload.slowdown)
+    return fixed + copy_cost(workload, copied) + message_cost(workload, shards, moved)
 
 
 def generate_cost(workload: Workload, layout: ParallelLayout, rolling: RolloutSettings) -> Cost:
@@ -122,7 +136,8 @@ def score_cost(workload: Workload, layout: ParallelLayout, settings: TrainSettin
     """A forward pass over the batch: its micro-batches, and the filling of the pipeline."""
     tokens = settings.micro_batch * workload.sequence_tokens
     rounds = workload.job.batch.mini_batches * micro_batches(workload, layout, settings)
-    return forward_cost(workload, layout, tokens) * (rounds + layout.pp - 1)
+    slot = forward_cost(workload, layout, tokens) + boundary_cost(workload, layout, tokens)
+    return slot * (rounds + layout.pp - 1)
 
 
 def learn_cost(
@@ -137,8 +152,18 @@ def learn_cost(
     micro_batch = min(shard, settings.micro_batch)
     rounds = -(-shard // micro_batch)
     passes = 1 + BACKWARD_PASSES + (settings.recompute == "full")
-    slot = forward_cost(workload, layout, micro_batch * workload.sequence_tokens) * passes
+    tokens = micro_batch * workload.sequence_tokens
+    slot = forward_cost(workload, layout, tokens) * passes
+    slot += boundary_cost(workload, layout, tokens) * 2
     return slot * (rounds + layout.pp - 1) + optimizer_cost(workload, layout, settings, role)
+
+
+def boundary_cost(workload: Workload, layout: ParallelLayout, tokens: int) -> Cost:
+    """The activations of a micro-batch on their way to the next pipeline stage."""
+    if layout.pp == 1:
+        return Cost()
+    message = tokens * workload.model.hidden_size * workload.element_bytes
+    return message_cost(workload, layout.world_size // layout.pp + 1, message)
 
 
 def optimizer_cost(
