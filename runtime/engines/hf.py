@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from plans.model import ModelSpec
 from plans.source import UserError, read_json
+from runtime.files import discard_folder, make_folder, move_folder, sync, temporary_of, write_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -127,19 +126,18 @@ def export(folder: Path, model_folder: Path, tensors: Iterable[tuple[str, Tensor
     that is already there is replaced. `tensors` may be what `TrainEngine.full_tensors` gives
     on rank 0. Raises OSError when the disk is full or the place cannot be written.
     """
-    draft = folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    draft = temporary_of(folder)
+    discard_folder(draft)
+    make_folder(draft)
     dtype = _write_weights(draft, tensors)
     config = read_json(model_folder / "config.json")
-    _write_json(draft / "config.json", {**config, "dtype": dtype, "torch_dtype": dtype})
+    write_json(draft / "config.json", {**config, "dtype": dtype, "torch_dtype": dtype})
     for name in COMPANIONS:
         if (model_folder / name).exists():
             shutil.copyfile(model_folder / name, draft / name)
-    for path in draft.iterdir():
-        _sync(path)
-    _sync(draft)
-    _swap(draft, folder)
+    for path in (*draft.iterdir(), draft):
+        sync(path)
+    move_folder(draft, folder)
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -210,26 +208,4 @@ def _name_files(folder: Path, batches: list[list[str]], total_bytes: int) -> Non
         file = f"model-{index + 1:05d}-of-{len(batches):05d}.safetensors"
         (folder / f"part-{index}").rename(folder / file)
         table |= dict.fromkeys(names, file)
-    _write_json(folder / INDEX, {"metadata": {"total_size": total_bytes}, "weight_map": table})
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _swap(draft: Path, folder: Path) -> None:
-    """Put the finished draft in the place of what was there."""
-    old = folder.with_name(f"{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    draft.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    write_json(folder / INDEX, {"metadata": {"total_size": total_bytes}, "weight_map": table})
