@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from launcher.cli import main
-from plans.model import FAMILIES
+from plans.families import FAMILIES
 
 MODEL = {
     "architectures": ["Qwen2ForCausalLM"],
