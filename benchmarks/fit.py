@@ -8,7 +8,7 @@ with shrinking steps; no constant belongs to a single row.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from hashlib import md5
 from math import log
 from typing import Any
@@ -16,13 +16,18 @@ from typing import Any
 from benchmarks.predict import Model
 from benchmarks.rows import Row
 from plans.times.calibration import Calibration, Constants
-from plans.times.rates import GenerateRates, TrainRates
+from plans.times.rates import GenerateRates, StepRates, TrainRates
 
 ERROR_UNIT = 0.08
 LINEAR_FROM = 2.0
 FIRST_STEP = 0.25
 LAST_STEP = 0.01
 BOUNDS = {"overlap": (0.01, 0.98), "share": (0.02, 1.2), "memory_use": (0.5, 0.97), "norm": (1, 4)}
+DEFAULTS: dict[str, Any] = {
+    "train": TrainRates(),
+    "generate": GenerateRates(),
+    "step": StepRates(),
+}
 CONFIGURATION = (
     "kind",
     "model",
@@ -73,42 +78,41 @@ def fold(row: Row, folds: int) -> int:
 
 
 def fit_stack(
-    kinds: tuple[str, ...],
-    rows: list[Row],
-    names: dict[str, float],
-    by_device: dict[str, float],
-    start: Calibration,
+    rows: list[Row], common: dict[str, float], by_device: dict[str, float], start: Calibration
 ) -> Calibration:
     """The calibration with the named constants fitted to the rows.
 
-    `names` are common to the stack and `by_device` are of a device as well; the values are the
-    tolerances: how far, as a logarithm, a constant may go at the cost of one error unit.
+    Names are `train.gemm_share`, `generate.layer_us`, `step.fixed_seconds` and the like; `common`
+    holds for the stack and `by_device` for a device as well. The values are tolerances: how far,
+    as a logarithm, a constant may go at the cost of one error unit.
     """
-    part = "train" if kinds[0] == "train" else "generate"
     devices = sorted({row["hardware"] for row in rows})
-    defaults = _defaults(part)
-    table: dict[str, Constants] = {key: dict(value) for key, value in _part(start, part).items()}
-    knobs = [_knob(name, "any", table, defaults, tolerance) for name, tolerance in names.items()]
-    common = {knob.name: knob for knob in knobs}
+    knobs = [_knob(name, "any", start, tolerance) for name, tolerance in common.items()]
+    parents = {knob.name: knob for knob in knobs}
     for name, tolerance in by_device.items():
         for device in devices:
-            knob = _knob(name, device, table, defaults, tolerance)
-            knob.parent = common.get(name)
+            knob = _knob(name, device, start, tolerance)
+            knob.parent = parents.get(name)
             knobs.append(knob)
-
-    def calibration() -> Calibration:
-        filled = {key: dict(value) for key, value in table.items()}
-        for knob in knobs:
-            filled.setdefault(knob.device, {})[knob.name] = knob.value
-        return replace(start, **{part: filled})
 
     def loss(device: str) -> float:
         model = Model()
-        model.adopt(calibration())
+        model.adopt(_filled(start, knobs))
         return sum(_row_loss(model, row) for row in rows if device in ("any", row["hardware"]))
 
     _descend(knobs, loss)
-    return calibration()
+    return _filled(start, knobs)
+
+
+def _filled(start: Calibration, knobs: list[Knob]) -> Calibration:
+    """The calibration with the present values of the knobs."""
+    parts: dict[str, dict[str, Constants]] = {
+        name: {key: dict(value) for key, value in getattr(start, name).items()} for name in DEFAULTS
+    }
+    for knob in knobs:
+        part, name = knob.name.split(".")
+        parts[part].setdefault(knob.device, {})[name] = knob.value
+    return replace(start, train=parts["train"], generate=parts["generate"], step=parts["step"])
 
 
 def _descend(knobs: list[Knob], loss: Callable[[str], float]) -> None:
@@ -140,21 +144,13 @@ def _row_loss(model: Model, row: Row) -> float:
     return off**2 if off < LINEAR_FROM else LINEAR_FROM * (2 * off - LINEAR_FROM)
 
 
-def _knob(
-    name: str, device: str, table: dict[str, Constants], defaults: Constants, tolerance: float
-) -> Knob:
-    start = table.get(device, {}).get(name, table.get("any", {}).get(name, defaults[name]))
-    return Knob(name=name, device=device, prior=start, tolerance=tolerance)
-
-
-def _defaults(part: str) -> Constants:
-    rates: Any = TrainRates() if part == "train" else GenerateRates()
-    return {each.name: float(getattr(rates, each.name)) for each in fields(rates)}
-
-
-def _part(calibration: Calibration, part: str) -> dict[str, Constants]:
-    found: dict[str, Constants] = getattr(calibration, part)
-    return found
+def _knob(name: str, device: str, start: Calibration, tolerance: float) -> Knob:
+    part, constant = name.split(".")
+    table: dict[str, Constants] = getattr(start, part)
+    prior = float(getattr(DEFAULTS[part], constant))
+    for key in ("any", device):
+        prior = table.get(key, {}).get(constant, prior)
+    return Knob(name=name, device=device, prior=prior, tolerance=tolerance)
 
 
 def errors(model: Model, rows: Iterable[Row]) -> list[float]:

@@ -8,6 +8,7 @@ from benchmarks.rows import Row
 
 # first match wins; sources are the addresses of the publications
 PATTERNS = (
+    (r"vllm.*eager", "vllm-eager"),
     (r"vtrain", "megatron-deepspeed"),
     (r"llm-foundry|mosaicml", "llm-foundry"),
     (r"prime-rl", "prime-rl"),
@@ -22,6 +23,7 @@ PATTERNS = (
         "primus",
     ),
     (r"openrlhf", "openrlhf"),
+    (r"verl_training_log", "verl-2025-03"),
     (r"miles", "miles"),
     (r"verl", "verl"),
     (r"(mlperf|mlcommons).*vllm.*rhel", "vllm"),

@@ -23,8 +23,7 @@ from plans.times.rlstep import Machine, StepSetting, rl_step_time
 
 PROMPT = 128.0
 SAMPLES_A_PROMPT = 16
-PACKED = 4096
-FULLY_SHARDED = ("verl", "openrlhf", "miles")
+FULLY_SHARDED = ("verl-2025-03", "openrlhf")
 PHASES = {
     "gen": "generate",
     "generate": "generate",
@@ -45,6 +44,8 @@ def predict_step(
     """Seconds of the step or of the phase the notes name."""
     if row["unit"] != "step_s":
         raise PlanError(f"unit {row['unit']!r} of a step is not modelled")
+    if row.noted(r"(WEIGHT (TRANSFER|SYNC) ONLY)"):
+        raise PlanError("weights moved alone; a switch is timed by its schedule")
     train, serve, step = rates
     engines = Machine(
         shape=shape_of(row),
@@ -54,8 +55,6 @@ def predict_step(
         serve_rates=serve,
         step_rates=step,
     )
-    if "WEIGHT" in row["notes"] and "ONLY" in row["notes"]:
-        return _switch_seconds(row, engines)
     setting = _setting(row, stack, machine)
     times = rl_step_time(engines, setting)
     phase = row.noted(r"PHASE ONLY: ([a-z_]+)")
@@ -65,13 +64,6 @@ def predict_step(
         raise PlanError(f"phase {phase!r} is not modelled")
     seconds: float = getattr(times, PHASES[phase])
     return seconds / setting.forwards if PHASES[phase] == "forwards" else seconds
-
-
-def _switch_seconds(row: Row, engines: Machine) -> float:
-    """Weights handed over alone: the whole model through the rate of the stack."""
-    rates = engines.step_rates
-    count = 2.0 * engines.shape.parameters
-    return rates.switch_seconds + count / (rates.switch_gb_per_second * 1e9)
 
 
 def _setting(row: Row, stack: str, machine: Device) -> StepSetting:
@@ -125,7 +117,7 @@ def _train(
     dp = max(1, side // (tp * pp * cp))
     batch = int(row.noted(r"(?:T-GBS=|mini )(\d+)") or samples)
     updates = max(1, samples // batch)
-    packed = max(1, round(max(cap, PACKED) / tokens))
+    packed = max(1, round(cap / tokens))
     waves = max(1, round(batch / (dp * packed)))
     packed = max(1, round(batch / (dp * waves)))
     setting = TrainSetting(

@@ -15,7 +15,7 @@ from plans.source import PlanError
 from plans.times.device import Device, Precision
 from plans.times.layer import Sharding, TrainSetting
 from plans.times.ops import Ops
-from plans.times.rates import TrainRates
+from plans.times.rates import MILLISECOND, TrainRates
 from plans.times.shape import Shape
 from plans.times.training import train_step_time
 from plans.units import TERA
@@ -34,7 +34,10 @@ def predict_train(row: Row, stack: str, device: Device, ops: Ops, rates: TrainRa
     """The value of the row by the model, in the row's unit."""
     shape = shape_of(row)
     at = _fastest(row, stack, shape, device, ops, rates)
-    seconds = train_step_time(shape, at, ops, rates).total
+    times = train_step_time(shape, at, ops, rates)
+    seconds = times.total
+    if "without optimizer" in row["notes"]:
+        seconds -= times.optimizer + rates.step_ms * MILLISECOND
     return _in_unit(row, stack, shape, at, seconds)
 
 
@@ -92,8 +95,8 @@ def _settings(
         recompute="full" if "full" in row["recompute"] else "none",
         sharding=_sharding(row, stack),
         reduce_bytes=2 if stack in OLD_STACKS or "mp_mode=PURE" in row["notes"] else 4,
-        sequence_parallel=stack not in OLD_STACKS or "sequence parallel +" in row["notes"],
-        fused_attention=stack not in OLD_STACKS,
+        sequence_parallel=_sequence_parallel(row, stack),
+        fused_attention=stack not in OLD_STACKS and "unfused" not in row["notes"],
         adapter="lora" in row["notes"].lower(),
         offload="RL Full" in row["notes"],
         bubble=next((left for name, left in SCHEDULES if name in row["notes"]), 1.0),
@@ -111,6 +114,12 @@ def _virtual(row: Row, stack: str, shape: Shape, pp: int) -> int:
         return 1
     chunks = row.count("vpp") or (4 if stack == "nemo" else 1)
     return min(chunks, max(1, shape.layers // pp))
+
+
+def _sequence_parallel(row: Row, stack: str) -> bool:
+    if "no sequence parallel" in row["notes"]:
+        return False
+    return stack not in OLD_STACKS or "sequence parallel +" in row["notes"]
 
 
 def _precision(row: Row) -> Precision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import exp
 from statistics import NormalDist
 
@@ -20,9 +21,9 @@ def lognormal_lengths(requests: float, mean: float, cap: float, sigma: float = S
     """
     if cap <= mean * 1.001:
         return ((mean, requests),)
-    places = [(low + high) / 2 for low, high in zip(EDGES, EDGES[1:], strict=False)]
+    places = [(low + high) / 2 for low, high in pairwise(EDGES)]
     places[-1] = 1 - 0.5 / max(200.0, requests)
-    shares = [high - low for low, high in zip(EDGES, EDGES[1:], strict=False)]
+    shares = [high - low for low, high in pairwise(EDGES)]
     scores = [NormalDist().inv_cdf(place) for place in places]
     low, high = 0.0, 4.0 * cap
     for _ in range(ROUNDS):

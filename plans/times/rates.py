@@ -75,9 +75,10 @@ class GenerateRates(OpRates):
 
     layer_us and step_us: what a decode step costs beside its bytes; kv_share: of the memory
     bandwidth when the KV cache is read; odd_group: how much of the cache is read again for each
-    query head of a group whose size is no power of two (a kernel that lacks them); sequence_us:
-    sampling and bookkeeping of one sequence; prefill_share: multiplies the GEMM share in prefill; most_sequences: what the engine runs at
-    once when nothing else limits it; memory_use: share of the memory it may fill.
+    query head of a group whose size is no power of two (a kernel that lacks them);
+    sequence_us: sampling and bookkeeping of one sequence; prefill_share multiplies the GEMM
+    share in prefill; most_sequences: what the engine runs at once when nothing else limits it;
+    memory_use: share of the memory it may fill.
     """
 
     kernel_us: float = 2.0
