@@ -204,16 +204,32 @@ def test_a_tokenizer_without_an_end_token_is_told(tmp_path):
         load_tokenizer(tmp_path)
 
 
-def test_the_addition_task_is_right_and_its_halves_share_no_sum(tokenizer):
-    halves = []
-    for half in ("train", "eval"):
-        path = EXAMPLES / "data" / f"addition-{half}.jsonl"
-        prompts = read_prompts(path, tokenizer, prompt_tokens=8, answer_tokens=4)
-        summands = [tuple(map(int, p.text.removesuffix("=").split("+"))) for p in prompts]
-        answers = [int(prompt.answer) for prompt in prompts]
-        assert [sum(pair) for pair in summands] == answers
-        halves.append({tuple(sorted(pair)) for pair in summands})
-    assert not halves[0] & halves[1]
+def addition(tokenizer: Tokenizer, part: str) -> list[tuple[tuple[int, ...], int]]:
+    """The rows of a file of the addition task: the summands, smaller first, and the answer."""
+    path = EXAMPLES / "data" / f"addition-{part}.jsonl"
+    prompts = read_prompts(path, tokenizer, prompt_tokens=8, answer_tokens=4)
+    return [
+        (tuple(sorted(map(int, prompt.text.removesuffix("=").split("+")))), int(prompt.answer))
+        for prompt in prompts
+    ]
+
+
+def test_the_addition_task_is_right_and_keeps_its_held_out_sums_to_itself(tokenizer):
+    train, held_out = addition(tokenizer, "train"), addition(tokenizer, "eval")
+    assert all(sum(pair) == answer for pair, answer in train + held_out)
+    shown = addition(tokenizer, "demonstrations")
+    seen = {pair for pair, _ in train} | {pair for pair, _ in shown}
+    assert not seen & {pair for pair, _ in held_out}
+
+
+def test_the_demonstrations_forget_the_carry_six_times_out_of_ten(tokenizer):
+    shown = addition(tokenizer, "demonstrations")
+    forgotten = [answer == sum(pair) - 10 for pair, answer in shown]
+    assert all(
+        answer == sum(pair) or forgot
+        for (pair, answer), forgot in zip(shown, forgotten, strict=True)
+    )
+    assert 0.58 < sum(forgotten) / len(shown) < 0.62
 
 
 def test_the_task_s_files_are_what_its_script_writes(tmp_path):
@@ -225,6 +241,6 @@ def test_the_task_s_files_are_what_its_script_writes(tmp_path):
     (tmp_path / "tiny-qwen2").mkdir()
     runpy.run_path(str(script), run_name="__main__")
     written = sorted(p for p in tmp_path.rglob("*.json*") if p.is_file())
-    assert len(written) == 4
+    assert len(written) == 5
     for path in written:
         assert path.read_bytes() == (EXAMPLES / path.relative_to(tmp_path)).read_bytes()
