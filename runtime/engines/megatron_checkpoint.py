@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +60,7 @@ def save_state(
     """
     state = _state(network, optimizer, groups, loading=False)
     try:
-        with warnings.catch_warnings():
-            # torch announces new names of functions that Megatron-core and it itself still call
-            warnings.simplefilter("ignore", FutureWarning)
+        with _outdated_calls():
             dist_checkpointing.save(state, str(folder), sharded_strategy=InProcessSave(*FORMAT))
     except (CheckpointException, RuntimeError) as error:
         raise _write_error(folder, error) from error
@@ -77,7 +77,8 @@ def load_state(
         raise UserError(f"{folder}: no checkpoint of a model here (.metadata is missing)")
     empty = _state(network, optimizer, groups, loading=True)
     try:
-        state = dist_checkpointing.load(empty, str(folder))
+        with _outdated_calls():
+            state = dist_checkpointing.load(empty, str(folder))
     except CheckpointException as error:
         raise UserError(
             f"{folder}: the checkpoint is damaged or of another model: {_brief(error)}"
@@ -100,6 +101,14 @@ def _state(
         "model": model,
         "optimizer": optimizer.sharded_state_dict(model, is_loading=loading, metadata=metadata),
     }
+
+
+@contextmanager
+def _outdated_calls() -> Iterator[None]:
+    """While it lasts, no word about old names that Megatron-core and torch itself still use."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _write_error(folder: Path, error: BaseException) -> Exception:

@@ -6,13 +6,23 @@ import warnings
 
 from runtime.engines import megatron_cpu
 
+# what 0.16.1 does on purpose and torch or Megatron-core itself warns about, on every rank
+HARMLESS: tuple[tuple[type[Warning], str], ...] = (
+    (FutureWarning, r"`torch\.distributed\.\w+` is deprecated"),
+    (UserWarning, r"full scope is deprecated"),
+    (UserWarning, r"The \.grad attribute of a Tensor that is not a leaf"),
+)
+
 
 def prepare() -> None:
     """Import Megatron-core with the CPU's substitutions in place; may be called again.
 
     Comes before the first import of anything else that imports `megatron.core`.
     """
-    megatron_cpu.install()
+    for category, start in HARMLESS:
+        warnings.filterwarnings("ignore", message=start, category=category)
+    if megatron_cpu.install():
+        warnings.filterwarnings("ignore", message=".*CUDA_DEVICE_MAX_CONNECTIONS")
     with warnings.catch_warnings():
         # one warning a module that Apex and Transformer Engine are missing: both are optional
         warnings.simplefilter("ignore")
