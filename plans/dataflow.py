@@ -23,7 +23,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """One piece of a step: its name, the role that works in it, and how often it passes over the batch."""
+    """One piece of a step: its name, the role that works in it, and its passes over the batch."""
 
     name: str
     role: Role
@@ -37,6 +37,8 @@ def roles_of(job: JobSpec) -> tuple[Role, ...]:
         roles.append(Role.CRITIC)
     if job.needs_reference:
         roles.append(Role.REFERENCE)
+    if job.reward.model:
+        roles.append(Role.REWARD)
     return tuple(roles)
 
 
@@ -51,9 +53,10 @@ def phases_of(job: JobSpec) -> tuple[Phase, ...]:
     phases = [
         Phase(name="reshard", role=rollout),
         Phase(name="gen", role=rollout),
-        Phase(name="reward", role=rollout),
+        Phase(name="reward", role=Role.REWARD if job.reward.model else rollout),
     ]
-    if job.batch.mini_batches > 1 or job.algorithm.kl.place == "reward" and job.needs_reference:
+    penalized = job.needs_reference and job.algorithm.kl.place == "reward"
+    if job.batch.mini_batches > 1 or penalized:
         phases.append(Phase(name="old_log_prob", role=train))
     if job.needs_reference:
         phases.append(Phase(name="ref", role=Role.REFERENCE))

@@ -134,7 +134,7 @@ def _work(workload: Workload, phase: str) -> tuple[int, float]:
     sequences = workload.job.batch.sequences
     if phase == "gen":
         return sequences * workload.job.tokens.response, 1.0
-    if phase in SCORING:
+    if phase in SCORING or (phase == "reward" and workload.reward_model):
         return sequences * workload.sequence_tokens, 1.0
     if phase in LEARNING:
         return sequences * workload.sequence_tokens, 1 + BACKWARD_PASSES

@@ -28,6 +28,7 @@ def plan_of(workload: Workload, candidate: Candidate) -> Plan:
         format=FORMAT,
         job=workload.job,
         model=workload.model,
+        reward_model=workload.reward_model,
         hardware=workload.hardware.name,
         precision=workload.precision,
         ranks_per_node=workload.ranks_per_node,

@@ -84,6 +84,5 @@ class ParallelLayout:
     def __str__(self) -> str:
         shown = ("tp", "pp", "dp", "cp", "ep", "vpp")
         always = ("tp", "pp", "dp")
-        return " ".join(
-            f"{axis}{self.degree(axis)}" for axis in shown if axis in always or self.degree(axis) > 1
-        )
+        named = [axis for axis in shown if axis in always or self.degree(axis) > 1]
+        return " ".join(f"{axis}{self.degree(axis)}" for axis in named)

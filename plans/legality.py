@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from plans.dataflow import Role
 from plans.layout import ParallelLayout
 from plans.source import PlanError
 from plans.spec import TrainRoleSpec
@@ -53,7 +54,7 @@ def train_layouts(workload: Workload) -> tuple[list[ParallelLayout], list[Reject
     fixed = fixed_layout(workload)
     legal, rejected = [], []
     for layout in _all_train_layouts(workload, fixed):
-        reason = train_reason(workload, layout)
+        reason = train_reason(workload, layout) or _judge_reason(workload, layout)
         if reason:
             rejected.append(Rejection(what=f"training {layout}", layout=layout, reason=reason))
         else:
@@ -100,6 +101,14 @@ def train_reason(workload: Workload, layout: ParallelLayout) -> str:
         ),
     )
     return next((reason for holds, reason in tests if not holds), "")
+
+
+def _judge_reason(workload: Workload, layout: ParallelLayout) -> str:
+    """Why the reward model, which shares the layout, does not fit it; empty when it does."""
+    if workload.reward_model is None:
+        return ""
+    reason = train_reason(workload.of(Role.REWARD), layout)
+    return f"reward model: {reason}" if reason else ""
 
 
 def rollout_reason(workload: Workload, tp: int) -> str:

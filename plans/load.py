@@ -11,13 +11,15 @@ from typing import TypeVar
 
 from plans.estimate import Estimate, estimate_of
 from plans.hardware import read_hardware
-from plans.model import ModelSpec, read_model
+from plans.model import ModelSpec, from_config, read_model
 from plans.plan import Plan
 from plans.search import Search, search
-from plans.source import Location, PlanError, SpecError, UserError, read_yaml
+from plans.source import Location, PlanError, SpecError, UserError, read_json, read_yaml
 from plans.spec import JobSpec, parse
 
 Result = TypeVar("Result")
+# What Hugging Face calls a model with one score a sequence.
+SCORES = "ForSequenceClassification"
 
 
 def make_plan(path: str | Path) -> Plan:
@@ -43,8 +45,8 @@ def check_inputs(path: str | Path) -> None:
     }
     if job.supervised:
         named["supervised", "data"] = job.supervised.data
-    if ":" in job.reward:
-        named["reward",] = job.reward.rpartition(":")[0]
+    if job.reward.rule and ":" in job.reward.rule:
+        named["reward", "rule"] = job.reward.rule.rpartition(":")[0]
     missing = [
         document.complain(at, f"{base / name}: no such file")
         for at, name in named.items()
@@ -63,18 +65,34 @@ def search_job(job: JobSpec, base: Path, *, to_run: bool = False) -> Search:
             "it can only be estimated",
             at=("model",),
         )
-    return search(job, model, read_hardware(job.cluster.hardware))
+    judge = read_reward_model(job, base)
+    return search(job, model, read_hardware(job.cluster.hardware), judge)
 
 
 def read_job_model(job: JobSpec, base: Path) -> ModelSpec:
     """The model a job names; SpecError when there is none at its path."""
-    folder = base / job.model.path
+    return read_model(_model_folder(base / job.model.path, ("model",)))
+
+
+def read_reward_model(job: JobSpec, base: Path) -> ModelSpec | None:
+    """The reward model a job names: a trunk that we know with one score in place of the head."""
+    if job.reward.model is None:
+        return None
+    folder = _model_folder(base / job.reward.model, ("reward", "model"))
+    config = read_json(folder / "config.json")
+    names = [str(name) for name in config.get("architectures") or []]
+    trunk = [name.removesuffix(SCORES) + "ForCausalLM" for name in names if name.endswith(SCORES)]
+    if not trunk:
+        text = f"{folder}: {', '.join(names) or 'no architecture'}; a reward model is a ...{SCORES}"
+        raise SpecError(text, at=("reward", "model"))
+    return from_config({**config, "architectures": trunk}, str(folder / "config.json"))
+
+
+def _model_folder(folder: Path, at: Location) -> Path:
     if not (folder / "config.json").is_file():
-        raise SpecError(
-            f"no config.json in '{folder}'; give the folder of a Hugging Face model",
-            at=("model",),
-        )
-    return read_model(folder)
+        text = f"no config.json in '{folder}'; give the folder of a Hugging Face model"
+        raise SpecError(text, at=at)
+    return folder
 
 
 def _located(path: str | Path, work: Callable[[JobSpec, Path], Result]) -> Result:

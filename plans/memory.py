@@ -26,6 +26,8 @@ SCORING = {
     "values": Role.CRITIC,
 }
 GENERATING = ("gen", "evaluate")
+# Roles whose head gives one number a token instead of one a word.
+ONE_NUMBER = (Role.CRITIC, Role.REWARD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,22 +97,29 @@ def stage_memory(workload: Workload, candidate: Candidate, phase: str, stage: in
 def train_resident(
     workload: Workload, layout: ParallelLayout, settings: TrainSettings, stage: int
 ) -> MemoryUse:
-    """Weights, gradients and optimizer of the actor, critic and reference, and the reserve.
+    """Weights, gradients and optimizer of the roles that train or score, and the reserve.
 
-    Gradients are fp32 (Megatron-core's main gradients); a reference has none.
+    Gradients are fp32 (Megatron-core's main gradients); what only scores has none.
     """
     held = {
-        role: stage_parameters(workload.model, layout, stage, role)
+        role: stage_parameters(workload.of(role).model, layout, stage, role)
         for role in roles_of(workload.job)
         if role != Role.ACTOR_ROLLOUT
     }
-    trained = sum(count for role, count in held.items() if role != Role.REFERENCE)
+    trained = sum(count for role, count in held.items() if role in LEARNING.values())
     return MemoryUse(
         weights=workload.element_bytes * sum(held.values()),
         gradients=4 * trained,
         optimizer=optimizer_bytes(workload, trained, layout, settings),
         reserve=workload.hardware.reserve_bytes,
     )
+
+
+def working_role(workload: Workload, phase: str) -> Role | None:
+    """The role that learns or scores in a phase; None where no such model works."""
+    if phase == "reward":
+        return Role.REWARD if workload.reward_model else None
+    return LEARNING.get(phase) or SCORING.get(phase)
 
 
 def rollout_resident(
@@ -130,12 +139,13 @@ def train_transient(
 
     Logits are kept in the model's precision and once in fp32 for the softmax.
     """
-    role = LEARNING.get(phase) or SCORING.get(phase)
+    role = working_role(workload, phase)
     if role is None:
         return MemoryUse()
+    workload = workload.of(role)
     tokens = settings.micro_batch * workload.sequence_tokens
     logits = 0
-    if stage == layout.pp - 1 and role != Role.CRITIC:
+    if stage == layout.pp - 1 and role not in ONE_NUMBER:
         row = workload.model.padded_vocab_size // layout.tp
         logits = tokens * row * (4 + workload.element_bytes)
     kept = activation_bytes(workload, layout, settings, stage, learns=phase in LEARNING)
@@ -165,7 +175,8 @@ def stage_parameters(model: ModelSpec, layout: ParallelLayout, stage: int, role:
     """Parameters that a rank of this stage holds.
 
     Its layers, the embedding on the first stage, and on the last the final norm and the head:
-    one row for a critic, the embedding once more when it is tied and stands on another stage.
+    one row for a critic or a reward model, the embedding once more when it is tied and
+    stands on another stage.
     """
     count = model.layer_parameters(layout.tp) * (model.layer_count // layout.pp)
     table = model.padded_vocab_size * model.hidden_size // layout.tp
@@ -175,7 +186,7 @@ def stage_parameters(model: ModelSpec, layout: ParallelLayout, stage: int, role:
     if not last:
         return count
     count += model.hidden_size
-    if role == Role.CRITIC:
+    if role in ONE_NUMBER:
         return count + model.hidden_size
     return count if first and model.tied_embeddings else count + table
 

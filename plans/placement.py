@@ -23,7 +23,7 @@ class ResourcePool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings:
-    """How a Megatron engine runs: sequences a micro-batch, and what it trades time for memory with."""
+    """How a Megatron engine runs: sequences a micro-batch, and what it trades for memory."""
 
     micro_batch: int
     recompute: str = "none"

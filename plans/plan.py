@@ -42,6 +42,7 @@ class Plan:
     format: int
     job: JobSpec
     model: ModelSpec
+    reward_model: ModelSpec | None
     hardware: str
     precision: str
     ranks_per_node: int

@@ -1,4 +1,4 @@
-"""What a run writes down: the exit codes of a rank, the records of its steps, the verdict of a dead rank."""
+"""What a run writes down: exit codes, the records of its steps, the verdict of a dead rank."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
-    """The measured numbers of one step, under the names of docs/glossary.md ('timing_s/gen', ...)."""
+    """The measured numbers of one step, under the names of docs/glossary.md."""
 
     step: int
     metrics: dict[str, float] = field(default_factory=dict)

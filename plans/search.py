@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from plans.dataflow import phases_of
@@ -86,14 +86,24 @@ class _TooLarge:
     peak_bytes: int
 
 
-def make_plan(job: JobSpec, model: ModelSpec, hardware: HardwareSpec) -> Plan:
+def make_plan(
+    job: JobSpec,
+    model: ModelSpec,
+    hardware: HardwareSpec,
+    reward_model: ModelSpec | None = None,
+) -> Plan:
     """The fastest plan under the cost model; PlanError with the reason when there is none."""
-    return search(job, model, hardware).plan()
+    return search(job, model, hardware, reward_model).plan()
 
 
-def search(job: JobSpec, model: ModelSpec, hardware: HardwareSpec) -> Search:
+def search(
+    job: JobSpec,
+    model: ModelSpec,
+    hardware: HardwareSpec,
+    reward_model: ModelSpec | None = None,
+) -> Search:
     """Every pair of layouts of a job, judged; PlanError when none is legal or none fits."""
-    workload = Workload(job=job, model=model, hardware=hardware)
+    workload = Workload(job=job, model=model, hardware=hardware, reward_model=reward_model)
     workload.check_cluster()
     workload.check_lengths()
     layouts, no_train = train_layouts(workload)
@@ -204,7 +214,7 @@ def _nodes_that_fit(workload: Workload) -> int:
         ranks = cluster.ranks * factor if cluster.ranks else None
         more = cluster.model_copy(update={"nodes": cluster.nodes * factor, "ranks": ranks})
         job = workload.job.model_copy(update={"cluster": more})
-        larger = Workload(job=job, model=workload.model, hardware=workload.hardware)
+        larger = replace(workload, job=job)
         if _some_fit(larger):
             return more.nodes
         factor *= 2

@@ -34,7 +34,9 @@ class Part(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_control_characters(cls, value: Any) -> Any:
-        if isinstance(value, str) and any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
+        if isinstance(value, str) and any(
+            ord(letter) < 32 or ord(letter) == 127 for letter in value
+        ):
             raise ValueError("control characters are not accepted")
         return value
 
@@ -74,6 +76,32 @@ class DataSpec(Part):
     eval: str | None = None
 
 
+class RewardSpec(Part):
+    """What judges a response: a rule by name or `path.py:function`, or a reward model's folder.
+
+    With both, the model gives the reward that is learned from and the rule the held-out accuracy.
+    """
+
+    rule: str | None = None
+    model: str | None = None
+
+    @field_validator("rule")
+    @classmethod
+    def _known_rule(cls, value: str | None) -> str | None:
+        if value is None or value in RULE_REWARDS or ":" in value:
+            return value
+        hint = suggestion(value, list(RULE_REWARDS))
+        raise ValueError(
+            f"no such rule; known: {', '.join(RULE_REWARDS)}, or path.py:function{hint}"
+        )
+
+    @model_validator(mode="after")
+    def _something_judges(self) -> RewardSpec:
+        if self.rule is None and self.model is None:
+            raise ValueError("give a rule, a model, or both")
+        return self
+
+
 class BatchSpec(Part):
     """Prompts a step, samples a prompt, and how many optimizer steps the batch is cut into."""
 
@@ -105,7 +133,7 @@ class OptimizerSpec(Part):
     warmup_steps: Natural = 0
 
     def lr_at(self, step: int) -> float:
-        """The learning rate of a step (from 1): a linear rise over `warmup_steps`, then constant."""
+        """The rate of a step (from 1): a linear rise over `warmup_steps`, then constant."""
         return self.lr * min(1.0, step / self.warmup_steps) if self.warmup_steps else self.lr
 
 
@@ -119,7 +147,7 @@ class SupervisedSpec(Part):
 
 
 class EvalSpec(Part):
-    """Greedy accuracy on held-out data: before the first step, after the last, and every so often."""
+    """Greedy accuracy on held-out data: before the RL steps, after, and every so often."""
 
     every: Natural = 0
 
@@ -191,7 +219,7 @@ class JobSpec(Part):
     model: ModelChoice
     algorithm: AlgorithmSpec
     data: DataSpec
-    reward: str
+    reward: RewardSpec
     batch: BatchSpec
     tokens: TokenSpec
     steps: Positive
@@ -213,18 +241,15 @@ class JobSpec(Part):
     def _model_by_path(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, str) else value
 
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _reward_by_rule(cls, value: Any) -> Any:
+        return {"rule": value} if isinstance(value, str) else value
+
     @field_validator("algorithm", mode="before")
     @classmethod
     def _algorithm_by_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
-
-    @field_validator("reward")
-    @classmethod
-    def _known_reward(cls, value: str) -> str:
-        if value in RULE_REWARDS or ":" in value:
-            return value
-        hint = suggestion(value, list(RULE_REWARDS))
-        raise ValueError(f"no such rule; known: {', '.join(RULE_REWARDS)}, or path.py:function{hint}")
 
     @model_validator(mode="after")
     def _whole_groups(self) -> JobSpec:
@@ -233,6 +258,8 @@ class JobSpec(Part):
                 f"batch: {self.batch.prompts} prompts x {self.batch.samples} samples do not divide "
                 f"into {self.batch.mini_batches} mini_batches"
             )
+        if self.data.eval and self.reward.rule is None:
+            raise ValueError("data.eval: held-out accuracy needs a rule; give reward.rule too")
         if self.algorithm.name == "grpo" and self.batch.samples < 2:
             raise ValueError("batch.samples: grpo compares samples of one prompt; use at least 2")
         return self

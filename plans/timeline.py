@@ -92,16 +92,22 @@ def train_phase_cost(
         once = learn_cost(workload, layout, settings, LEARNING[name], workload.mini_batch)
         return once * batch.mini_batches
     if name == "reward":
-        return reward_cost(workload)
+        return reward_cost(workload, layout, settings)
     return Cost(overhead=ADVANTAGE_SECONDS * workload.slowdown)
 
 
-def reward_cost(workload: Workload) -> Cost:
-    """Each rank rewards the completions of its replica; then all ranks learn of all."""
+def reward_cost(workload: Workload, layout: ParallelLayout, settings: TrainSettings) -> Cost:
+    """Each rank rewards the completions of its replica; then all ranks learn of all.
+
+    A reward model reads the batch once.
+    """
     world, sequences = workload.world_size, workload.job.batch.sequences
     own = Cost(overhead=REWARD_SECONDS * sequences / world * workload.slowdown)
     tensor = 4 * sequences * workload.sequence_tokens
-    return own + all_reduce_cost(workload, world, world, tensor) * SHARED_TENSORS
+    known = own + all_reduce_cost(workload, world, world, tensor) * SHARED_TENSORS
+    if workload.reward_model is None:
+        return known
+    return known + score_cost(workload.of(Role.REWARD), layout, settings)
 
 
 def reshard_cost(workload: Workload, train: ParallelLayout, rollout: ParallelLayout) -> Cost:

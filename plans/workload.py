@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plans.dataflow import Role, roles_of
 from plans.hardware import HardwareSpec
@@ -22,6 +22,13 @@ class Workload:
     job: JobSpec
     model: ModelSpec
     hardware: HardwareSpec
+    reward_model: ModelSpec | None = None
+
+    def of(self, role: Role) -> Workload:
+        """The same work with the model that this role holds."""
+        if role != Role.REWARD or self.reward_model is None:
+            return self
+        return replace(self, model=self.reward_model)
 
     @property
     def world_size(self) -> int:

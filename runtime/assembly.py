@@ -1,4 +1,4 @@
-"""The engines of a rank, built from the plan: the trained roles, the rollout, and the switch between."""
+"""The engines of a rank, built from the plan: trained roles, rollout, and the switch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from plans.reshard import build, digest
 from plans.transfer import Row
 from plans.workload import ELEMENT_BYTES
 from runtime.engines import RolloutEngine, ScoreEngine, TrainEngine
-from runtime.engines.hf import random_weights, read_weights
+from runtime.engines.hf import random_weights, read_reward_weights, read_weights
 from runtime.engines.megatron import MegatronEngine, MegatronScorer, megatron_groups
 from runtime.engines.vllm import VLLMEngine
 from runtime.mistakes import DataMistake
@@ -65,7 +65,7 @@ def assemble(plan: Plan, base: Path, seat: Seat) -> Engines:
     what the plan left.
     """
     weights = initial_weights(plan, base)
-    trained, scored = _megatron_engines(plan, weights)
+    trained, scored = _megatron_engines(plan, base, weights)
     row = _switch_row(plan, seat.rank)
     actor = trained[Role.ACTOR_TRAIN].parameters()
     placement = plan.placement(Role.ACTOR_ROLLOUT)
@@ -89,7 +89,7 @@ def assemble(plan: Plan, base: Path, seat: Seat) -> Engines:
 
 
 def initial_weights(plan: Plan, base: Path) -> Mapping[str, Tensor]:
-    """The weights the run starts from: those of the model folder, or drawn from the job's seed."""
+    """The weights the run starts from: the model folder's, or drawn from the job's seed."""
     choice = plan.job.model
     if choice.weights == "random":
         return random_weights(plan.model, plan.job.seed)
@@ -97,7 +97,7 @@ def initial_weights(plan: Plan, base: Path) -> Mapping[str, Tensor]:
 
 
 def _megatron_engines(
-    plan: Plan, weights: Mapping[str, Tensor]
+    plan: Plan, base: Path, weights: Mapping[str, Tensor]
 ) -> tuple[dict[Role, TrainEngine], dict[Role, ScoreEngine]]:
     trained: dict[Role, TrainEngine] = {}
     scored: dict[Role, ScoreEngine] = {}
@@ -108,22 +108,39 @@ def _megatron_engines(
         layout, role = placement.layout, placement.role
         if layout not in groups:
             groups[layout] = megatron_groups(layout)
-        values = role is Role.CRITIC
+        values = role in (Role.CRITIC, Role.REWARD)
         common: dict[str, Any] = {
-            "model": plan.model,
             "groups": groups[layout],
             "settings": placement.train,
             "precision": plan.precision,
-            "weights": weights,
             "kind": "values" if values else "policy",
             "temperature": 1.0 if values else plan.job.temperature,
         }
-        if role is Role.REFERENCE:
-            scored[role] = MegatronScorer(**common)
-            continue
-        optimizer = plan.job.critic_optimizer if values else plan.job.optimizer
-        trained[role] = MegatronEngine(optimizer=optimizer, **common)
+        if role is Role.REWARD:
+            scored[role] = _judge(plan, base, common)
+        elif role is Role.REFERENCE:
+            scored[role] = MegatronScorer(model=plan.model, weights=weights, **common)
+        else:
+            optimizer = plan.job.critic_optimizer if values else plan.job.optimizer
+            trained[role] = MegatronEngine(
+                model=plan.model, weights=weights, optimizer=optimizer, **common
+            )
     return trained, scored
+
+
+def _judge(plan: Plan, base: Path, common: Mapping[str, Any]) -> MegatronScorer:
+    """The reward model; DataMistake when it reads other tokens than the policy writes."""
+    model, folder = plan.reward_model, plan.job.reward.model
+    assert model is not None, "a plan with the reward role names its model"
+    assert folder is not None, "a plan with the reward role names its model"
+    own, theirs = (base / one / "tokenizer.json" for one in (plan.job.model.path, folder))
+    if not theirs.is_file() or own.read_bytes() != theirs.read_bytes():
+        raise DataMistake(
+            f"{theirs}: not the tokenizer of {own.parent}; "
+            "a reward model must read the tokens that the policy writes"
+        )
+    weights = read_reward_weights(base / folder, model)
+    return MegatronScorer(model=model, weights=weights, **common)
 
 
 def _switch_row(plan: Plan, rank: int) -> Row:
@@ -137,6 +154,7 @@ def _switch_row(plan: Plan, rank: int) -> Row:
     )
     if digest(schedule) != plan.reshard.schedule_digest:
         raise DataMistake(
-            "the weight switch of this rlplan is not the one in plan.json; plan again with this version"
+            "the weight switch of this rlplan is not the one in plan.json; "
+            "plan again with this version"
         )
     return schedule.row(rank)

@@ -57,6 +57,14 @@ class Sequences:
         place = torch.arange(1, self.tokens.shape[1])
         return (place >= self.prompt_lengths[:, None]) & (place < self.lengths[:, None])
 
+    def with_room(self) -> Sequences:
+        """The same with one column of padding more, so that the last token has an output too."""
+        return Sequences(
+            tokens=torch.nn.functional.pad(self.tokens, (0, 1)),
+            prompt_lengths=self.prompt_lengths,
+            lengths=self.lengths,
+        )
+
     def rows(self, start: int, stop: int) -> Sequences:
         """The sequences start..stop, as views."""
         return Sequences(

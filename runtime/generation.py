@@ -1,4 +1,4 @@
-"""From prompts to sequences: each rollout replica generates its rows, then every rank knows them all."""
+"""From prompts to sequences: each replica generates its rows, then every rank knows them all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Generator:
 
     @property
     def speaks(self) -> bool:
-        """Whether this rank hands its replica's completions on; its tensor neighbours hold the same."""
+        """Whether this rank hands on its replica's completions; tensor neighbours hold the same."""
         return self.layout.coordinates(self.rank)["tp"] == 0
 
     def rows(self, count: int) -> Rows:

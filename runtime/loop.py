@@ -29,15 +29,16 @@ class StepWork:
     prompts: Sequence[Prompt]
     tokenizer: Tokenizer
     generator: Generator
-    reward_rule: RewardRule
+    reward_rule: RewardRule | None
     device: torch.device
+    _step: int = 0
     _batch: list[Prompt] = field(default_factory=list)
     _completions: list[Completion] = field(default_factory=list)
     _experience: Experience | None = None
 
     def phase(self, name: str, step: int) -> dict[str, float]:
         """Do one phase of a step; returns what it measured, by metric name."""
-        work: dict[str, Callable[[int], dict[str, float]]] = {
+        work: dict[str, Callable[[], dict[str, float]]] = {
             "reshard": self._reshard,
             "gen": self._generate,
             "reward": self._reward,
@@ -48,7 +49,8 @@ class StepWork:
             "update_critic": self._update_critic,
             "update_actor": self._update_actor,
         }
-        return work[name](step)
+        self._step = step
+        return work[name]()
 
     @property
     def experience(self) -> Experience:
@@ -71,64 +73,74 @@ class StepWork:
             for (prompt, done), reward in zip(list(shown)[:count], rewards, strict=False)
         ]
 
-    def _reshard(self, step: int) -> dict[str, float]:
-        return self.engines.switch(verify=step <= 1)
+    def _reshard(self) -> dict[str, float]:
+        return self.engines.switch(verify=self._step <= 1)
 
-    def _generate(self, step: int) -> dict[str, float]:
+    def _generate(self) -> dict[str, float]:
         job = self.plan.job
         chosen = prompts_of_step(
-            self.prompts, step=step - 1, count=job.batch.prompts, seed=job.seed
+            self.prompts, step=self._step - 1, count=job.batch.prompts, seed=job.seed
         )
         self._batch = [prompt for prompt in chosen for _ in range(job.batch.samples)]
         rows = self.generator.rows(len(self._batch))
         seeds = [
-            request_seed(job.seed, step, self._batch[row].index, row % job.batch.samples)
+            request_seed(job.seed, self._step, self._batch[row].index, row % job.batch.samples)
             for row in range(rows.start, rows.stop)
         ]
         mine = self._batch[rows.slice]
         self._completions = self.generator.complete(mine, job.temperature, seeds)
         return {}
 
-    def _reward(self, step: int) -> dict[str, float]:
+    def _reward(self) -> dict[str, float]:
         mine = self._batch[self.generator.rows(len(self._batch)).slice]
-        texts = [self.tokenizer.decode(done.tokens) for done in self._completions]
-        rewards = self.reward_rule.score(mine, texts)
+        rewards = [0.0] * len(mine)
+        if self.reward_rule and not self.plan.has(Role.REWARD):
+            texts = [self.tokenizer.decode(done.tokens) for done in self._completions]
+            rewards = self.reward_rule.score(mine, texts)
         like = torch.zeros(0, device=self.device)
         sequences, log_probs, rewards_of_all = self.generator.assemble(
             self._batch, self._completions, rewards, like
         )
         self._experience = Experience(
-            step=step,
+            step=self._step,
             sequences=sequences,
             rewards=rewards_of_all,
             rollout_log_probs=log_probs,
         )
+        if self.plan.has(Role.REWARD):
+            self._experience.rewards = self._model_rewards()
         return objectives.batch_metrics(self.experience)
 
-    def _old_log_probs(self, step: int) -> dict[str, float]:
+    def _model_rewards(self) -> Tensor:
+        """The reward model's score at the last token of each sequence, [n], on every rank."""
+        sequences = self.experience.sequences
+        last = sequences.lengths[:, None] - 1
+        return self._score(Role.REWARD, sequences.with_room()).gather(1, last).squeeze(1)
+
+    def _old_log_probs(self) -> dict[str, float]:
         self.experience.old_log_probs = self._score(Role.ACTOR_TRAIN)
         return {}
 
-    def _reference_log_probs(self, step: int) -> dict[str, float]:
+    def _reference_log_probs(self) -> dict[str, float]:
         self.experience.reference_log_probs = self._score(Role.REFERENCE)
         return {}
 
-    def _values(self, step: int) -> dict[str, float]:
+    def _values(self) -> dict[str, float]:
         self.experience.values = self._score(Role.CRITIC)
         return {}
 
-    def _advantages(self, step: int) -> dict[str, float]:
+    def _advantages(self) -> dict[str, float]:
         return objectives.estimate_advantages(self.experience, self.plan.job)
 
-    def _update_critic(self, step: int) -> dict[str, float]:
+    def _update_critic(self) -> dict[str, float]:
         return self._update(Role.CRITIC, objectives.critic_objective)
 
-    def _update_actor(self, step: int) -> dict[str, float]:
+    def _update_actor(self) -> dict[str, float]:
         return self._update(Role.ACTOR_TRAIN, objectives.actor_objective)
 
-    def _score(self, role: Role) -> Tensor:
-        """A role's output for the whole batch, [n, s - 1], on every rank."""
-        sequences = self.experience.sequences
+    def _score(self, role: Role, sequences: Sequences | None = None) -> Tensor:
+        """A role's output for the batch, or what stands for it, [n, s - 1], on every rank."""
+        sequences = sequences or self.experience.sequences
         rows = self._shard(role, Rows(0, len(sequences)))
         local = self.engines.scorer(role).score(sequences.rows(rows.start, rows.stop))
         spoken = local if self._speaks(role) else None

@@ -126,7 +126,7 @@ def supervised_objective(mask: Tensor, token_count: int) -> LossFunction:
 
 
 def _kl_penalty(experience: Experience, job: JobSpec) -> Tensor:
-    """What the reward loses per token for leaving the reference policy; zeros when not asked for."""
+    """What the reward loses per token for leaving the reference policy; else zeros."""
     mask = experience.sequences.response_mask
     kl = job.algorithm.kl
     if kl.place != "reward" or experience.reference_log_probs is None:
@@ -144,14 +144,14 @@ def _of(values: Tensor | None, rows: Rows) -> Tensor:
 
 
 def _piece(values: Tensor | None, shard: Rows, rows: slice, otherwise: Tensor) -> Tensor:
-    """A micro-batch of a whole-batch tensor, on the device of `otherwise`, which stands in for None."""
+    """A micro-batch of a whole-batch tensor, like `otherwise`, which stands in for None."""
     return otherwise if values is None else values[shard.slice][rows].to(otherwise)
 
 
 def _reduce(
     per_token: Tensor, report: dict[str, Tensor], weights: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighted sums. Masked first: what stands outside may be infinite, and inf x 0 is not 0."""
+    """The weighted sums, masked first: outside may stand infinity, and inf x 0 is not 0."""
     inside = weights > 0
     total = torch.where(inside, per_token, 0.0) * weights
     sums = {

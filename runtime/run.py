@@ -82,7 +82,7 @@ def _open(
 ) -> Session:
     """Build the engines and what works with them."""
     plan, job = context.plan, context.plan.job
-    rule = load_reward(job.reward, context.base)
+    rule = load_reward(job.reward.rule, context.base) if job.reward.rule else None
     engines = assemble(plan, context.base, _seat(context))
     generator = Generator(
         engine=engines.rollout,
@@ -102,20 +102,22 @@ def _open(
         reward_rule=rule,
         device=torch.device(context.device),
     )
-    evaluation = Evaluation(
-        prompts=inputs.held_out,
-        tokenizer=inputs.tokenizer,
-        generator=generator,
-        reward_rule=rule,
-        control=context.control,
-    )
+    evaluation = None
+    if inputs.held_out and rule is not None:
+        evaluation = Evaluation(
+            prompts=inputs.held_out,
+            tokenizer=inputs.tokenizer,
+            generator=generator,
+            reward_rule=rule,
+            control=context.control,
+        )
     return Session(
         context=context,
         engines=engines,
         shown=inputs.shown,
         tokenizer=inputs.tokenizer,
         work=work,
-        evaluation=evaluation if inputs.held_out else None,
+        evaluation=evaluation,
         events=events,
         progress=progress,
     )

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-
 ROOT = Path(__file__).parents[1]
 # Half the digits are even: rewards differ from the first step on, whatever the model knows.
 EVEN_DIGITS = """
@@ -53,6 +52,21 @@ def write_model(folder: Path, *, kv_heads: int) -> None:
     if kv_heads == 4:
         config |= {"hidden_size": 256, "num_attention_heads": 8, "num_key_value_heads": 4}
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def write_reward_model(folder: Path, policy: Path) -> None:
+    """A reward model of one layer that reads the policy's tokens, with weights of its own."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForSequenceClassification
+
+    config = Qwen2Config.from_pretrained(policy, num_hidden_layers=1, num_labels=1)
+    config.layer_types = ["full_attention"]
+    torch.manual_seed(5)
+    model = Qwen2ForSequenceClassification(config)
+    torch.nn.init.normal_(model.score.weight)
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((policy / name).read_bytes())
 
 
 def rlplan(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""The engines a rank may hold, as protocols: what a phase may ask, and nothing of how it is done."""
+"""The engines a rank may hold, as protocols: what a phase may ask, not how it is done."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:  # the null engines live in this folder and start without torc
 LossFunction: TypeAlias = "Callable[[Tensor, slice], tuple[Tensor, dict[str, Tensor]]]"
 
 
+# Full weights hold the one row of a critic's or a reward model's head under this name.
+VALUE_HEAD = "value_head.weight"
+
+
 class ScoreEngine(Protocol):
     """A model that scores sequences without learning: the reference policy."""
 
@@ -27,9 +31,8 @@ class ScoreEngine(Protocol):
         """
         ...
 
-
     def fill(self, weights: Mapping[str, Tensor]) -> None:
-        """Take over full weights by Hugging Face name; the value head stays where they have none."""
+        """Take over full weights by Hugging Face name; a value head they lack starts at zero."""
         ...
 
 
@@ -51,7 +54,7 @@ class TrainEngine(ScoreEngine, Protocol):
     def set_learning_rate(self, lr: float) -> None: ...
 
     def save(self, folder: Path) -> None:
-        """Write model and optimizer (all ranks take part); nothing is left half-known: the caller commits."""
+        """Write model and optimizer, all ranks together; the caller commits the folder."""
         ...
 
     def load(self, folder: Path) -> None:
@@ -67,11 +70,11 @@ class RolloutEngine(Protocol):
     """A model that generates."""
 
     def parameters(self) -> Mapping[str, Tensor]:
-        """This rank's shards, by vLLM parameter name; writing into them changes what is generated."""
+        """This rank's shards by vLLM parameter name; to write into them changes generation."""
         ...
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """Completions in the order of the requests; every rank of a replica passes the same requests."""
+        """Completions in the order of the requests, which all ranks of a replica pass alike."""
         ...
 
     def weights_changed(self) -> None:
@@ -79,5 +82,3 @@ class RolloutEngine(Protocol):
         ...
 
     def close(self) -> None: ...
-
-

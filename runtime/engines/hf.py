@@ -14,12 +14,15 @@ from torch import Tensor
 
 from plans.model import ModelSpec
 from plans.source import UserError, read_json
+from runtime.engines import VALUE_HEAD
 from runtime.files import discard_folder, make_folder, move_folder, sync, temporary_of, write_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 SHARD_BYTES = 4 * 2**30
 INITIAL_DEVIATION = 0.02
+# The head of Hugging Face's models for sequence classification.
+SCORE_HEAD = "score.weight"
 
 # what a model folder may hold besides config.json and weights; copied into an export
 COMPANIONS = (
@@ -91,14 +94,43 @@ class RandomWeights(Mapping[str, Tensor]):
         return len(self.shapes)
 
 
+class RewardWeights(Mapping[str, Tensor]):
+    """The weights of a reward model; its head goes by the name of a value head."""
+
+    def __init__(self, weights: FolderWeights) -> None:
+        self.weights = weights
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.weights[SCORE_HEAD if name == VALUE_HEAD else name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (VALUE_HEAD if name == SCORE_HEAD else name for name in self.weights)
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+
 def read_weights(folder: Path, model: ModelSpec) -> FolderWeights:
     """The weights in a model folder, checked against the model: every name, and every shape.
 
     Raises UserError naming the folder or file, what is wrong, and the remedy.
     """
+    return _checked(folder, model, {tensor.name: tensor.shape for tensor in model.tensors})
+
+
+def read_reward_weights(folder: Path, model: ModelSpec) -> RewardWeights:
+    """The weights of a `...ForSequenceClassification` with one score; UserError as above."""
+    expected = {tensor.name: tensor.shape for tensor in model.tensors}
+    expected.pop("lm_head.weight", None)
+    expected[SCORE_HEAD] = (1, model.hidden_size)
+    return RewardWeights(_checked(folder, model, expected))
+
+
+def _checked(
+    folder: Path, model: ModelSpec, expected: Mapping[str, tuple[int, ...]]
+) -> FolderWeights:
     weights = FolderWeights(folder, _files(folder))
     shapes = _shapes(weights.files)
-    expected = {tensor.name: tensor.shape for tensor in model.tensors}
     missing = sorted(expected.keys() - shapes.keys())
     if missing:
         raise UserError(

@@ -11,9 +11,9 @@ from torch import Tensor
 from plans.layout import ParallelLayout
 from plans.model import ModelSpec
 from plans.shards import Box, megatron_boxes
+from runtime.engines import VALUE_HEAD
 from runtime.engines.megatron_groups import MegatronGroups
 
-VALUE_HEAD = "value_head.weight"
 OUTPUT_LAYER = "output_layer.weight"
 
 

@@ -62,7 +62,7 @@ def test_a_job_is_frozen():
 
 @pytest.mark.parametrize("rule", ["exact", "number", "length", "rewards.py:score"])
 def test_rewards_are_a_rule_or_a_function_in_a_file(rule):
-    assert job(reward=rule).reward == rule
+    assert job(reward=rule).reward.rule == rule
 
 
 def test_a_number_in_scientific_notation_without_a_point_is_a_number(tmp_path):

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from tests.runs import metrics, rlplan, run, write_job
+from runtime.experience import read_experience
+from tests.runs import metrics, rlplan, run, write_job, write_reward_model
 
 pytestmark = [pytest.mark.engines, pytest.mark.slow]
 
@@ -82,6 +83,27 @@ def test_ppo_with_critic_and_reference_is_the_same_on_one_and_on_four_ranks(tmp_
         seen.append([{name: round(row[name], 3) for name in names} for row in metrics(folder)])
     assert seen[0] == seen[1]
     assert seen[0][0]["actor/kl"] < seen[0][-1]["actor/kl"]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_reward_model_gives_the_scores_that_hugging_face_computes(ranks, tmp_path):
+    from transformers import Qwen2ForSequenceClassification
+
+    roles = {"actor_train": {"tp": ranks}}
+    reward = {"model": "judge", "rule": "even.py:share"}
+    cluster = {"hardware": "cpu", "ranks": ranks}
+    write_job(tmp_path, reward=reward, roles=roles, cluster=cluster, steps=1)
+    write_reward_model(tmp_path / "judge", tmp_path / "model")
+    run(tmp_path)
+    seen = read_experience(tmp_path / "runs/small/experience/step-000001")
+    judge = Qwen2ForSequenceClassification.from_pretrained(tmp_path / "judge").eval()
+    for row, length in enumerate(seen.sequences.lengths.tolist()):
+        tokens = seen.sequences.tokens[row : row + 1, :length]
+        with torch.no_grad():
+            # the classifier looks for the last token that is no padding: here, all are real
+            hidden = judge.model(tokens).last_hidden_state[0, -1]
+            score = judge.score(hidden)
+        assert float(seen.rewards[row]) == pytest.approx(float(score), abs=1e-4)
 
 
 def test_a_run_stopped_and_resumed_equals_an_unbroken_one_bit_for_bit(tmp_path):
