@@ -4,6 +4,7 @@ from setuptools import setup
 
 PACKAGES = [
     "plans",
+    "plans.bytes",
     "plans.times",
     "rocm",
     "slurm",
@@ -13,7 +14,7 @@ PACKAGES = [
     "launcher",
 ]
 DATA = {
-    "plans": ["hardware/*.yaml"],
+    "plans": ["hardware/*.yaml", "prices/*.yaml"],
     "plans.times": ["*.yaml", "calibration/*.yaml"],
     "slurm": ["templates/*.j2"],
 }

@@ -35,6 +35,28 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """How devices of a node and nodes are joined; rates of the datasheet, one direction.
+
+    A switch gives a device its whole link towards any peer, a mesh only the links to it.
+    """
+
+    kind: Literal["nvswitch", "mesh", "pcie", "host"]
+    link_gb_per_second: float
+    nics_per_node: int
+    nic_gb_per_second: float
+    numa_per_node: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Billing:
+    """What a cluster charges for an hour of one device, in its own unit."""
+
+    unit: str
+    per_device_hour: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HardwareSpec:
     """One kind of node and its devices; rates are per device.
 
@@ -57,6 +79,7 @@ class HardwareSpec:
     memory_share: float
     inner: Link
     outer: Link
+    topology: Topology
     layer_microseconds: float
     decode_layer_microseconds: float
     decode_reduce_microseconds: float
@@ -66,6 +89,7 @@ class HardwareSpec:
     reserve_gib: float
     disk_gb_per_second: float
     kv_block_tokens: int
+    billing: Billing
     node_failure_hours: float
     deadline_factor: float
     deadline_floor_seconds: float

@@ -9,7 +9,20 @@ from plans.source import SpecError
 
 
 def test_the_kinds_a_user_may_name():
-    assert known_hardware() == ["a100-sxm-80", "cpu", "h100-sxm", "h200-sxm", "mi300x"]
+    assert known_hardware() == [
+        "a100-sxm-40",
+        "a100-sxm-80",
+        "a10g",
+        "b200",
+        "cpu",
+        "h100-sxm",
+        "h200-sxm",
+        "l40s",
+        "mi250x-gcd",
+        "mi300x",
+        "mi325x",
+        "mi355x",
+    ]
 
 
 @pytest.mark.parametrize("name", known_hardware())
@@ -41,5 +54,20 @@ def test_an_h100_is_what_its_datasheet_says():
 
 
 def test_unknown_hardware_is_refused_with_the_known_names():
-    with pytest.raises(SpecError, match=r"'h1000' is not known; known: a100-sxm-80, cpu"):
+    with pytest.raises(
+        SpecError, match=r"'h1000' is not known; known: a100-sxm-40, a100-sxm-80, a10g"
+    ):
         read_hardware("h1000")
+
+
+@pytest.mark.parametrize("name", known_hardware())
+def test_collectives_stay_below_the_links_they_run_on(name):
+    hardware = read_hardware(name)
+    topology = hardware.topology
+    nics = topology.nics_per_node * topology.nic_gb_per_second / hardware.devices_per_node
+    assert hardware.inner.gb_per_second < topology.link_gb_per_second
+    assert hardware.outer.gb_per_second < max(nics, topology.nic_gb_per_second)
+
+
+def test_a_gcd_is_billed_as_half_a_gpu():
+    assert read_hardware("mi250x-gcd").billing.per_device_hour == 0.5
