@@ -136,8 +136,8 @@ def _usable(folder: Path, plan: Plan, control: Control) -> dict[str, Any]:
     """What state.json says of a checkpoint; DamagedFolder when this plan cannot go on from it."""
     verify_together(folder, control, _deadline(plan))
     about: dict[str, Any] = json.loads((folder / STATE).read_bytes())
-    if about["model"] != _model(plan):
-        differences = _differences(about["model"], _model(plan))
+    differences = _differences(about["model"], _model(plan))
+    if differences:
         raise DamagedFolder(f"{folder}: of another model: {differences}")
     wanted = [role for role in (Role.ACTOR_TRAIN, Role.CRITIC) if plan.has(role)]
     missing = [role for role in wanted if role not in about["roles"]]
@@ -159,10 +159,12 @@ def _deadline(plan: Plan) -> float:
 
 
 def _model(plan: Plan) -> dict[str, Any]:
-    return asdict(plan.model)
+    """The numbers of the model as JSON brings them back."""
+    numbers: dict[str, Any] = json.loads(json.dumps(asdict(plan.model)))
+    return numbers
 
 
 def _differences(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """'hidden_size 64, the plan says 128', for each number that differs."""
-    names = sorted(name for name in {*saved, *wanted} if saved.get(name) != wanted.get(name))
-    return "; ".join(f"{n} {saved.get(n)}, the plan says {wanted.get(n)}" for n in names)
+    """'hidden_size 64, the plan says 128', for each number that both know and that differs."""
+    names = sorted(name for name in saved.keys() & wanted.keys() if saved[name] != wanted[name])
+    return "; ".join(f"{name} {saved[name]}, the plan says {wanted[name]}" for name in names)

@@ -30,8 +30,8 @@ ONLY_IN = {
     "submitit": "slurm/",
     "click": "launcher/",
     "rich": "launcher/",
-    "pydantic": "plans/",
-    "yaml": "plans/",
+    "pydantic": ("plans/", "benchmarks/"),
+    "yaml": ("plans/", "benchmarks/"),
 }
 # What a file may import only where it is needed, so that the rest starts without it.
 NEVER_AT_THE_TOP = {"h5py", "matplotlib", "rich", "submitit", "tensorboard", "transformers", "vllm"}

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -9,9 +10,10 @@ from safetensors.torch import load_file, save_file
 from plans.load import make_plan
 from runtime.control import PeerLost, decode, encode
 
+MODEL = Path(__file__).parents[2] / "examples" / "tiny-qwen2"
 JOB = """
 name: tiny
-model: {{path: examples/tiny-qwen2, weights: random}}
+model: {{path: {model}, weights: random}}
 algorithm: {algorithm}
 data: {{train: train.jsonl}}
 reward: exact
@@ -25,9 +27,10 @@ cluster: {{hardware: cpu, ranks: {ranks}}}
 
 
 def tiny_plan(folder, *, algorithm="grpo", keep=2, experience=2, ranks=1):
-    """The plan of a small job; the tests run from the root of the repository."""
+    """The plan of a small job, whose file is put into the folder."""
+    values = {"algorithm": algorithm, "keep": keep, "experience": experience, "ranks": ranks}
     path = folder / "job.yaml"
-    path.write_text(JOB.format(algorithm=algorithm, keep=keep, experience=experience, ranks=ranks))
+    path.write_text(JOB.format(model=MODEL, **values))
     return make_plan(path)
 
 

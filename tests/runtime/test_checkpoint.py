@@ -2,16 +2,21 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from launcher.mpi import find_mpirun
 from plans.dataflow import Role
 from plans.record import ExitCode
 from runtime.checkpoint import CheckpointError, load_latest, save
 from runtime.commit import committed_steps
 from runtime.control import SingleControl
+from runtime.environment import current
 from runtime.events import EventLog
 from tests.runtime.participants import TensorEngine, run_ranks, tiny_plan
 
@@ -233,3 +238,16 @@ def test_ranks_save_together_and_agree_on_what_they_load(run, plan):
     assert run_ranks(2, load_one) == [(2, True)] * 2
     (run / "checkpoints" / "step-000002" / "critic" / "rank-10.safetensors").unlink()
     assert run_ranks(2, load_one) == [(1, True)] * 2
+
+
+def test_ranks_of_a_real_world_save_together_and_agree_on_what_they_load(tmp_path):
+    environment = {**current(), "PYTHONPATH": str(Path.cwd())}
+    program = [sys.executable, "-m", "tests.runtime.saving_rank", str(tmp_path)]
+    command = find_mpirun(environment).command(2, program)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for rank in (0, 1):
+        found = json.loads((tmp_path / f"rank-{rank}" / "found.json").read_text())
+        assert found == [1, {"seed": 1}, True]
