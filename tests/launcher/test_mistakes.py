@@ -29,7 +29,10 @@ tokens: {prompt: 16, response: 16}
 steps: 10
 cluster: {hardware: cpu, ranks: 2}
 """
-KNOWN = "a100-sxm-80, cpu, h100-sxm, h200-sxm, mi300x"
+KNOWN = (
+    "a100-sxm-40, a100-sxm-80, a10g, b200, cpu, h100-sxm, h200-sxm, l40s, "
+    "mi250x-gcd, mi300x, mi325x, mi355x"
+)
 
 
 def changed(old: str, new: str) -> str:
