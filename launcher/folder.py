@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 from plans.plan import Plan, dumps, read_plan
-from plans.record import ExitCode
 from plans.source import UserError
 from runtime.context import attempt_path, attempts, make_attempt
 from runtime.files import make_folder, write_file
@@ -44,16 +43,9 @@ def is_done(folder: Path) -> bool:
     return (folder / "done").exists()
 
 
-def exit_code(folder: Path, attempt: int, returned: int) -> int:
-    """The exit code of an attempt without verdicts.
-
-    Success needs the mark of rank 0, or the stop file that made the ranks end early: a
-    library may end a rank with code 0 in the middle of the work.
-    """
-    stopped = (attempt_path(folder, attempt) / "stop").exists()
-    if returned == 0 and not is_done(folder) and not stopped:
-        return ExitCode.INTERNAL
-    return returned
+def ended_well(folder: Path, attempt: int) -> bool:
+    """Whether all ranks of an attempt came to its end: that of the run, or a stop asked for."""
+    return (attempt_path(folder, attempt) / "ended").exists()
 
 
 def _check_resumable(folder: Path, plan: Plan, resume: bool) -> None:

@@ -16,6 +16,9 @@ from typing import Any
 from plans.record import REMEDIES, ExitCode, Verdict
 from runtime.heartbeat import Beat, read_beats
 
+# While ranks start, they are looked for this often: one that dies at once must be known by then.
+START_POLL_SECONDS = 0.02
+TIE_SECONDS = 0.1
 # How mpirun and srun say that a rank was killed: MPICH's and Intel's Hydra, Open MPI, Slurm.
 SIGNAL_LINES = (
     r"\(signal (\d+)\)",
@@ -37,6 +40,8 @@ class Tail:
         """The records written since the last call; what is not JSON is passed over."""
         try:
             with self._path.open("rb") as file:
+                # A resumed run drops the steps it will do again.
+                self._offset = min(self._offset, file.seek(0, os.SEEK_END))
                 file.seek(self._offset)
                 data = file.read()
         except FileNotFoundError:
@@ -52,7 +57,8 @@ class Deaths:
     """The order in which ranks of this host die.
 
     mpirun kills all ranks within milliseconds of the first death and (Hydra) does not say
-    which died first. The kernel's queue of ready process handles keeps the order.
+    which died first. The kernel's queue of ready process handles keeps the order, but on a
+    busy host mpirun may see a rank's sockets close before the kernel is through with it.
     """
 
     def __init__(self, heartbeat: Path, size: int) -> None:
@@ -62,14 +68,16 @@ class Deaths:
         self.times: dict[int, float] = {}
 
     @property
-    def first(self) -> int | None:
-        """The rank that died first; None while all live."""
-        return next(iter(self.times), None)
+    def first(self) -> list[int]:
+        """The rank that died first, and those that died so soon after it that it may be they."""
+        begin = min(self.times.values(), default=0.0)
+        return [rank for rank, when in self.times.items() if when - begin < TIE_SECONDS]
 
     def wait(self, seconds: float) -> None:
         """Note who dies, for at most this long; returns at once when somebody does."""
         if len(self._ranks) + len(self.times) < self._size:
             self._take_up()
+            seconds = min(seconds, START_POLL_SECONDS)
         for handle, _ in self._poll.poll(seconds, self._size):
             self._poll.unregister(handle)
             os.close(handle)
@@ -87,9 +95,7 @@ class Deaths:
     def _take_up(self) -> None:
         """Watch the ranks that have started since the last call."""
         known = {*self._ranks.values(), *self.times}
-        for beat in read_beats(self._heartbeat):
-            if beat.rank in known:
-                continue
+        for beat in read_beats(self._heartbeat, but=known):
             try:
                 handle = os.pidfd_open(beat.pid)
             except ProcessLookupError:
@@ -102,21 +108,24 @@ class Deaths:
 def killed_verdict(output: str, deaths: Deaths, beats: tuple[Beat, ...]) -> Verdict | None:
     """The verdict that a rank killed by a signal could not write; None when none was killed."""
     number = killing_signal(output)
-    rank = deaths.first
-    if number is None or rank is None:
+    if number is None or not deaths.times:
         return None
-    beat = next(beat for beat in beats if beat.rank == rank)
+    known = {beat.rank: beat for beat in beats}
+    suspects = [known[rank] for rank in deaths.first]
+    # If the others waited for one that was at work, it is that one.
+    at_work = [beat for beat in suspects if not beat.waiting]
+    beat = at_work[0] if len(at_work) == 1 else suspects[0]
     name = signal.Signals(number).name
     remedy = REMEDY_OF_KILL if number == signal.SIGKILL else REMEDIES[ExitCode.INTERNAL]
     return Verdict(
-        rank=rank,
+        rank=beat.rank,
         host=beat.host,
         phase=beat.phase,
         step=beat.step,
         code=128 + number,
         reason=f"killed by {name}",
         remedy=remedy,
-        unix_seconds=deaths.times[rank],
+        unix_seconds=deaths.times[beat.rank],
     )
 
 

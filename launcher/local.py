@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 import runtime
-from launcher.folder import exit_code
+from launcher.folder import ended_well
 from launcher.follow import Deaths, Tail, killed_verdict
 from launcher.mpi import Mpirun, find_mpirun
 from launcher.platforms import platform_of
@@ -36,6 +36,7 @@ FOLLOWED = ("metrics", "events")
 PIPE_BYTES = 1 << 16
 SHOWN_LINES = 12
 PRIVATE = 0o077
+RANK = ("-m", "runtime.rank")
 
 # Called with 'metrics' or 'events' and a record, as the run writes them.
 Listener = Callable[[str, dict[str, Any]], None]
@@ -73,20 +74,24 @@ def start(
     *,
     resume: bool = False,
     rehearse: bool = False,
+    until: int | None = None,
     listener: Listener = lambda _name, _record: None,
     environment: dict[str, str] | None = None,
+    program: Sequence[str] = RANK,
 ) -> Outcome:
     """Run one attempt of a plan whose folder is open (`folder.open_run`), to its end.
 
     UserError when this machine has no usable mpirun. Ctrl-C (and SIGTERM) ends all ranks and
-    returns with exit code 130.
+    returns with exit code 130. `program` is what Python runs on each rank.
     """
     user = without_launchers(current() if environment is None else environment)
     mpirun = find_mpirun(user)
-    program = [sys.executable, "-m", "runtime.rank", "--base", str(base), "--attempt", str(attempt)]
-    program += ["--resume"] if resume else []
-    program += ["--rehearse"] if rehearse else []
-    command = mpirun.command(plan.world_size, [*program, str(run_folder)])
+    options = ["--base", str(base), "--attempt", str(attempt)]
+    options += ["--resume"] if resume else []
+    options += ["--rehearse"] if rehearse else []
+    options += ["--until", str(until)] if until is not None else []
+    rank = [sys.executable, *program, *options, str(run_folder)]
+    command = mpirun.command(plan.world_size, rank)
     watch = _Watch(run_folder, attempt, plan.world_size, listener)
     process = subprocess.Popen(
         command,
@@ -155,15 +160,21 @@ class _Watch:
             write_file(self._folder / "logs" / "mpirun.log", bytes(self._said))
         verdicts = self._verdicts(said, returned)
         cause = None if interrupted else first_cause(verdicts)
-        code = cause.code if cause else exit_code(self._run_folder, self._attempt, returned)
         return Outcome(
-            code=INTERRUPTED if interrupted else code,
+            code=INTERRUPTED if interrupted else self._code(cause, returned),
             attempt=self._attempt,
             mpirun=mpirun,
             cause=cause,
             verdicts=verdicts,
             output=said,
         )
+
+    def _code(self, cause: Verdict | None, returned: int) -> int:
+        if cause is not None:
+            return cause.code
+        if returned == 0 and not ended_well(self._run_folder, self._attempt):
+            return ExitCode.INTERNAL
+        return returned
 
     def _verdicts(self, said: str, returned: int) -> tuple[Verdict, ...]:
         """What the ranks left, and, where that explains nothing, what a killed rank could not."""

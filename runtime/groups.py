@@ -44,8 +44,8 @@ def join(context: RankContext) -> Groups:
     listener = _listen(host) if control.rank == 0 else None
     chosen = [host, listener.getsockname()[1]] if listener else None
     address, port = control.broadcast(chosen, what="rendezvous")
-    longest = max(phase.deadline_seconds for phase in context.plan.phases)
-    timeout = timedelta(seconds=longest)
+    phases = (*context.plan.phases, *context.plan.outside)
+    timeout = timedelta(seconds=max(phase.deadline_seconds for phase in phases))
     store = dist.TCPStore(  # type: ignore[attr-defined]
         address,
         port,

@@ -8,7 +8,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -95,10 +95,12 @@ def beat_path(folder: Path, rank: int) -> Path:
     return folder / f"{rank}.json"
 
 
-def read_beats(folder: Path) -> tuple[Beat, ...]:
-    """The latest beat of every rank that has started, in rank order; empty without the folder."""
+def read_beats(folder: Path, but: Collection[int] = ()) -> tuple[Beat, ...]:
+    """The latest beats of the ranks that have started, in rank order; those in `but` left out."""
     beats = []
     for path in folder.glob("*.json"):
+        if int(path.stem) in but:
+            continue
         try:
             beats.append(Beat(**json.loads(path.read_text())))
         except (ValueError, TypeError):

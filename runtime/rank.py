@@ -14,7 +14,7 @@ import faulthandler
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,14 +100,16 @@ class Ending:
         return read_beats(self.attempt_folder / "heartbeat") if self.attempt_folder else ()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one rank to its end; the exit code."""
+def main(
+    arguments: Sequence[str] | None = None, task: Callable[[RankContext], bool] | None = None
+) -> int:
+    """Run one rank to its end, with `task` in the place of `work`; the exit code."""
     os.umask(PRIVATE)
     options = options_of(arguments)
     ending = Ending(environment.place_of(environment.current()), os.dup(sys.stderr.fileno()))
     try:
         context = start(options, ending)
-        finish(context, done=work(context))
+        finish(context, done=(task or work)(context))
     except BaseException as error:  # the last word of a rank: whatever it is, the others must end
         return ending.end_all(error)
     faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True)
@@ -162,12 +164,18 @@ def work(context: RankContext) -> bool:
 
 
 def finish(context: RankContext, *, done: bool) -> None:
-    """Leave in good order: all ranks are through, rank 0 marks the run as done if it is."""
+    """Leave in good order: all ranks are through; rank 0 marks the attempt, and the run if done.
+
+    Exit code 0 alone proves nothing: a library may end a rank so in the middle of the work.
+    """
     context.recorder.enter("end", context.recorder.beat.step)
     context.recorder.leave()
     context.control.barrier("end of the run")
-    if context.rank == 0 and done:
-        write_file(context.run_folder / "done", f"{context.plan.digest}\n".encode())
+    if context.rank == 0:
+        mark = f"{context.plan.digest}\n".encode()
+        write_file(context.attempt_folder / "ended", mark)
+        if done:
+            write_file(context.run_folder / "done", mark)
     context.control.close()
 
 
@@ -176,13 +184,16 @@ def connect(plan: Plan) -> Control:
     try:
         from runtime.control_mpi import MPIControl
 
-        deadlines = [phase.deadline_seconds for phase in plan.phases]
-        return MPIControl(max([START_PATIENCE_SECONDS, *deadlines]))
+        return MPIControl(patience_seconds=max(START_PATIENCE_SECONDS, longest_deadline(plan)))
     except (ImportError, RuntimeError) as error:
         if isinstance(error, ImportError) and plan.world_size == 1:
             return SingleControl()
         text = f"MPI does not start: {error}; install mpi4py with the MPI of this machine's mpirun"
         raise MissingInput(text) from error
+
+
+def longest_deadline(plan: Plan) -> float:
+    return max(phase.deadline_seconds for phase in (*plan.phases, *plan.outside))
 
 
 def redirect(log: Path) -> None:

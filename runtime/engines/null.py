@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 from plans.dataflow import Role
 from plans.plan import Plan
+from plans.record import StepRecord
 from plans.reshard import build
 from plans.transfer import Round
 from runtime.context import RankContext
 from runtime.control import Control, OutOfStep
+from runtime.events import EventLog, open_lines
 from runtime.walk import Journal, walk
 
 REHEARSED_STEPS = 2
@@ -61,6 +63,7 @@ def rehearse(context: RankContext) -> None:
     OutOfStep when the ranks did not meet in the same order.
     """
     begin = time.perf_counter()
+    events = EventLog(context.run_folder if context.rank == 0 else None)
     plan, journal = context.plan, Journal(context.control)
     planned = sum(phase.seconds for phase in plan.phases)
     work = NullWork(
@@ -71,17 +74,17 @@ def rehearse(context: RankContext) -> None:
     )
     steps = range(1, min(plan.job.steps, REHEARSED_STEPS) + 1)
     for record in walk(plan, journal, work, context.recorder, steps):
-        _append(context, "metrics", {"step": record.step, **record.metrics})
-    summary = {
-        "event": "rehearsed",
-        "ranks": journal.size,
-        "steps": len(steps),
-        "phases": [phase.name for phase in plan.phases],
-        "order_digest": journal.compare(),
-        "meetings": journal.meetings,
-        "seconds": time.perf_counter() - begin,
-    }
-    _append(context, "events", summary)
+        _write_metrics(context, record)
+    events.event(
+        "rehearsed",
+        ranks=journal.size,
+        steps=len(steps),
+        phases=[phase.name for phase in plan.phases],
+        order_digest=journal.compare(),
+        meetings=journal.meetings,
+        seconds=round(time.perf_counter() - begin, 3),
+    )
+    events.close()
 
 
 def switch_rounds(plan: Plan, rank: int) -> tuple[Round, ...]:
@@ -96,8 +99,8 @@ def switch_rounds(plan: Plan, rank: int) -> tuple[Round, ...]:
     return schedule.row(rank).rounds
 
 
-def _append(context: RankContext, name: str, record: dict[str, object]) -> None:
-    """Rank 0 writes a line of metrics.jsonl or events.jsonl."""
+def _write_metrics(context: RankContext, record: StepRecord) -> None:
+    """Rank 0 appends the line of a step to metrics.jsonl."""
     if context.rank == 0:
-        with (context.run_folder / f"{name}.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        with open_lines(context.run_folder / "metrics.jsonl") as file:
+            file.write(json.dumps({"step": record.step, **record.metrics}) + "\n")
