@@ -5,6 +5,7 @@ from setuptools import setup
 PACKAGES = [
     "plans",
     "plans.bytes",
+    "plans.bytes",
     "plans.times",
     "rocm",
     "slurm",
@@ -15,7 +16,8 @@ PACKAGES = [
 ]
 DATA = {
     "plans": ["hardware/*.yaml", "prices/*.yaml"],
-    "plans.times": ["*.yaml", "calibration/*.yaml"],
+    "plans.times": ["*.yaml", "calibration/*.yaml", "calibration/*.csv"],
+    "benchmarks": ["*.yaml", "data/*"],
     "slurm": ["templates/*.j2"],
 }
 LIGHT = ["click>=8.1", "pydantic>=2.7", "pyyaml>=6", "jinja2>=3.1", "rich>=13", "submitit>=1.5.4"]
