@@ -5,7 +5,6 @@ from setuptools import setup
 PACKAGES = [
     "plans",
     "plans.bytes",
-    "plans.bytes",
     "plans.times",
     "rocm",
     "slurm",

@@ -58,6 +58,12 @@ HEAVY = {
     "matplotlib",
 }
 ESTIMATE_CPU_SECONDS = 0.3
+# Work of the same kind, and what it takes of a core that nobody else uses.
+YARDSTICK = """
+import asyncio, concurrent.futures.process, csv, doctest, http.server, logging.config
+import pydoc, sqlite3, tarfile, unittest.mock, xml.dom.minidom
+"""
+YARDSTICK_CPU_SECONDS = 0.1
 
 
 def sources(*folders):
@@ -214,9 +220,8 @@ def test_what_is_installed_is_every_package_with_its_data_and_no_test():
         for node in ast.parse((ROOT / "setup.py").read_text()).body
         if isinstance(node, ast.Assign) and node.targets[0].id in {"PACKAGES", "DATA"}
     }
-    assert set(told["PACKAGES"]) == {
-        path.rpartition("/")[0].replace("/", ".") for path, _ in sources()
-    }
+    packages = {path.rpartition("/")[0].replace("/", ".") for path, _ in sources()}
+    assert sorted(told["PACKAGES"]) == sorted(packages)
     installed = {
         path
         for package, patterns in told["DATA"].items()
@@ -258,14 +263,20 @@ def test_planning_and_launching_load_nothing_heavy(code):
     assert modules_of(code) & HEAVY == set()
 
 
+def cpu_seconds(*arguments):
+    """What one run of Python with these arguments takes of a processor."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def test_an_estimate_answers_at_once():
-    command = [sys.executable, "-m", "launcher.cli", "estimate", "examples/addition-grpo.yaml"]
+    """The budget is that of a core to itself; what others slow down, they slow the yardstick too."""
 
-    def seconds():
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    def within_budget():
+        slowed = cpu_seconds("-I", "-S", "-c", YARDSTICK) / YARDSTICK_CPU_SECONDS
+        seconds = cpu_seconds("-m", "launcher.cli", "estimate", "examples/addition-grpo.yaml")
+        return seconds < ESTIMATE_CPU_SECONDS * max(slowed, 1)
 
-    # A busy machine adds to single runs; what the program itself needs shows in the best one.
-    assert any(seconds() < ESTIMATE_CPU_SECONDS for _ in range(20))
+    assert any(within_budget() for _ in range(10))
