@@ -272,7 +272,7 @@ def cpu_seconds(*arguments):
 
 
 def test_an_estimate_answers_at_once():
-    """The budget is that of a core to itself; what others slow down, they slow the yardstick too."""
+    """The budget is for an idle core; what slows the program down slows the yardstick too."""
 
     def within_budget():
         slowed = cpu_seconds("-I", "-S", "-c", YARDSTICK) / YARDSTICK_CPU_SECONDS
