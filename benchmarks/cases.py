@@ -30,7 +30,7 @@ def case_of(row: Row) -> Case:
     numbers["parameters"] = _parameters(row)
     numbers["batch"] = row.number("micro_batch") or row.number("global_batch")
     words = {
-        "kind": f"{row['kind']} {row['unit']}",
+        "kind": row["kind"],
         "device": row["hardware"],
         "precision": precision_of(row["precision"]),
         "mode": _mode(row),
@@ -56,3 +56,8 @@ def _release(row: Row) -> float:
     """Months since 2000 of a container such as [25.11 NeMo Container], 0 when not named."""
     found = re.search(r"\[(\d\d)\.(\d\d)", row["source"])
     return 12 * int(found.group(1)) + int(found.group(2)) if found else 0.0
+
+
+def is_time(row: Row) -> bool:
+    """Whether more is slower: seconds; every other unit is a rate."""
+    return row["unit"] == "step_s"

@@ -21,7 +21,7 @@ from plans.times.rates import GenerateRates, StepRates, TrainRates
 ERROR_UNIT = 0.08
 LINEAR_FROM = 2.0
 FIRST_STEP = 0.25
-LAST_STEP = 0.01
+LAST_STEP = 0.015
 BOUNDS = {"overlap": (0.01, 0.98), "share": (0.02, 1.2), "memory_use": (0.5, 0.97), "norm": (1, 4)}
 DEFAULTS: dict[str, Any] = {
     "train": TrainRates(),
@@ -78,7 +78,11 @@ def fold(row: Row, folds: int) -> int:
 
 
 def fit_stack(
-    rows: list[Row], common: dict[str, float], by_device: dict[str, float], start: Calibration
+    rows: list[Row],
+    common: dict[str, float],
+    by_device: dict[str, float],
+    start: Calibration,
+    last_step: float = LAST_STEP,
 ) -> Calibration:
     """The calibration with the named constants fitted to the rows.
 
@@ -100,7 +104,7 @@ def fit_stack(
         model.adopt(_filled(start, knobs))
         return sum(_row_loss(model, row) for row in rows if device in ("any", row["hardware"]))
 
-    _descend(knobs, loss)
+    _descend(knobs, loss, last_step)
     return _filled(start, knobs)
 
 
@@ -115,13 +119,13 @@ def _filled(start: Calibration, knobs: list[Knob]) -> Calibration:
     return replace(start, train=parts["train"], generate=parts["generate"], step=parts["step"])
 
 
-def _descend(knobs: list[Knob], loss: Callable[[str], float]) -> None:
+def _descend(knobs: list[Knob], loss: Callable[[str], float], last_step: float) -> None:
     """Pattern search; a constant of a device is judged on the rows of that device alone."""
     steps = {id(knob): FIRST_STEP for knob in knobs}
-    while any(step > LAST_STEP for step in steps.values()):
+    while any(step > last_step for step in steps.values()):
         for knob in knobs:
             step = steps[id(knob)]
-            if step > LAST_STEP:
+            if step > last_step:
                 moved = _improve(knob, step, loss)
                 steps[id(knob)] = step * (1.2 if moved else 0.5)
 

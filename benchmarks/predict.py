@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import exp
 
+from benchmarks.cases import case_of, is_time
+from benchmarks.devices import device_of
 from benchmarks.rows import Row
 from benchmarks.serve_rows import predict_decode, predict_prefill
 from benchmarks.stacks import stack_of
@@ -12,7 +14,7 @@ from benchmarks.step_rows import predict_step
 from benchmarks.train_rows import predict_train
 from plans.source import PlanError
 from plans.times.calibration import Calibration, Level, read_calibration
-from plans.times.device import Device, device, read_devices
+from plans.times.device import Device, read_devices
 from plans.times.ops import Ops
 from plans.times.rates import GenerateRates, StepRates, TrainRates
 
@@ -21,13 +23,17 @@ NORMAL_80 = 1.2816
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """A row beside the model; `refused` says why there is no value."""
+    """A row beside the model; `refused` says why there is no value.
+
+    `low` and `high` bound 80 %; `support` is how much of the value rests on measured neighbours.
+    """
 
     row: Row
     stack: str
     predicted: float
     low: float
     high: float
+    support: float = 0.0
     refused: str = ""
 
 
@@ -49,10 +55,18 @@ class Model:
             return Prediction(
                 row=row, stack=stack, predicted=0.0, low=0.0, high=0.0, refused=str(error)
             )
-        spread = self.calibration(stack).spread_of(row["kind"], row["hardware"])
-        factor = exp(NORMAL_80 * spread.sigma)
+        calibration = self.calibration(stack)
+        near = calibration.correction(case_of(row))
+        value *= near.factor if is_time(row) else 1 / near.factor
+        spread = calibration.spread_of(row["kind"], row["hardware"])
+        factor = exp(NORMAL_80 * spread.sigma(near.support))
         return Prediction(
-            row=row, stack=stack, predicted=value, low=value / factor, high=value * factor
+            row=row,
+            stack=stack,
+            predicted=value,
+            low=value / factor,
+            high=value * factor,
+            support=near.support,
         )
 
     def adopt(self, calibration: Calibration) -> None:
@@ -66,7 +80,7 @@ class Model:
         return found
 
     def _value(self, row: Row, stack: str) -> float:
-        machine = device(row["hardware"], self.devices)
+        machine = device_of(row, self.devices)
         kind = row["kind"]
         if kind == "train":
             rates = self.calibration(stack).train_rates(machine.name)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from plans.source import SpecError
 
-REQUIRED = ("id", "source", "kind", "model", "hardware", "value", "unit")
+REQUIRED = ("id", "source", "model", "hardware", "value", "unit")
+MEMORY = "memory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,10 @@ class Row:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a file; SpecError with the line for a missing column or value."""
+    """The rows of a file; SpecError with the line for a missing column or value.
+
+    A file without a column `kind` holds memory readings.
+    """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             table = list(csv.DictReader(file))
@@ -61,7 +65,7 @@ def read_rows(path: Path) -> list[Row]:
     if missing:
         raise SpecError(f"{path}:1: missing columns: {', '.join(missing)}")
     rows = [
-        Row(id=cells["id"], cells=dict(cells), line=line)
+        Row(id=cells["id"], cells={"kind": MEMORY, **cells}, line=line)
         for line, cells in enumerate(table, start=2)
     ]
     wrong = [f"{path}:{row.line}: value: not a positive number" for row in rows if not row.measured]

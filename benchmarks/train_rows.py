@@ -23,6 +23,7 @@ from plans.units import TERA
 OLD_STACKS = ("megatron-2021", "megatron-2022", "megatron-deepspeed")
 # their tables leave the column out and their recipes recompute next to nothing
 NO_RECOMPUTE = ("nemo", "megatron-bridge", "megatron-bridge-26.06")
+INTERLEAVED = ("nemo", "megatron-core")
 SEQUENCE = 4096
 WAVES = 8
 USABLE = 0.9
@@ -101,8 +102,9 @@ def _settings(
         offload="RL Full" in row["notes"],
         bubble=next((left for name, left in SCHEDULES if name in row["notes"]), 1.0),
     )
-    if row["recompute"] == "selective":
-        return [replace(base, recompute="selective")]
+    if "selective" in row["recompute"]:
+        half = stack == "torchtitan"
+        return [replace(base, recompute="half" if half else "selective")]
     if row["recompute"] or stack in NO_RECOMPUTE:
         return [base]
     return [base, replace(base, recompute="full")]
@@ -112,7 +114,7 @@ def _virtual(row: Row, stack: str, shape: Shape, pp: int) -> int:
     """As printed; a table without the column is of recipes that interleave four chunks."""
     if pp == 1:
         return 1
-    chunks = row.count("vpp") or (4 if stack == "nemo" else 1)
+    chunks = row.count("vpp") or (4 if stack in INTERLEAVED else 1)
     return min(chunks, max(1, shape.layers // pp))
 
 

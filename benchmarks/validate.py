@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.memory_rows import fitted_memory_ids, predict_memory
 from benchmarks.predict import Model, Prediction
-from benchmarks.rows import read_rows
+from benchmarks.rows import MEMORY, Row, read_rows
 from benchmarks.statistics import Summary, summary
 from plans.times.calibration import Level
 
@@ -62,16 +63,29 @@ def validate(path: Path, level: Level = "published") -> Validation:
     its reason and does not end the run.
     """
     model = Model(level)
-    predictions = tuple(model.predict(row) for row in read_rows(path))
+    predictions = tuple(_predict(model, row) for row in read_rows(path))
     return Validation(level=level, predictions=predictions, fitted=fitted_ids())
 
 
+def _predict(model: Model, row: Row) -> Prediction:
+    if row["kind"] != MEMORY:
+        return model.predict(row)
+    predicted, low, high, _, refused = predict_memory(row.cells, model.level)
+    return Prediction(
+        row=row,
+        stack=row["stack"] or "unknown",
+        predicted=predicted,
+        low=low,
+        high=high,
+        refused=refused,
+    )
+
+
 def fitted_ids() -> frozenset[str]:
-    """Ids of the rows the shipped constants were fitted to; none before the first fit."""
-    if not FITTED.exists():
-        return frozenset()
-    lines = FITTED.read_text(encoding="utf-8").splitlines()
-    return frozenset(line for line in lines if line and not line.startswith("#"))
+    """Ids of the rows the shipped constants of time and memory were fitted to."""
+    lines = FITTED.read_text(encoding="utf-8").splitlines() if FITTED.exists() else []
+    times = frozenset(line for line in lines if line and not line.startswith("#"))
+    return times | fitted_memory_ids()
 
 
 def to_json(result: Validation) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,7 +64,7 @@ def read_devices() -> dict[str, Device]:
     return {name: adapter.validate_python({**row, "name": name}) for name, row in rows.items()}
 
 
-def device(name: str, known: dict[str, Device]) -> Device:
+def device(name: str, known: Mapping[str, Device]) -> Device:
     """The device of that name; PlanError listing the known ones when there is none."""
     found = known.get(name)
     if found is None:

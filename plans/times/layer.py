@@ -11,7 +11,7 @@ from plans.times.ops import Ops
 from plans.times.rates import MICROSECOND, TrainRates
 from plans.times.shape import Shape, attention_matrices, mlp_matrices
 
-Recompute = Literal["none", "selective", "full"]
+Recompute = Literal["none", "selective", "half", "full"]
 Sharding = Literal["none", "optimizer", "gradients", "full"]
 HARD = 6.0
 
@@ -20,6 +20,7 @@ HARD = 6.0
 class TrainSetting:
     """Layout and knobs of a training step; `domain` devices reach each other over links.
 
+    recompute: nothing, unfused attention alone, every second product, or the whole forward pass;
     sharding: what of the model state is divided over the data-parallel ranks (ZeRO stages 0, 1,
     2, 3); reduce_bytes: width of the gradients on the wire; adapter: base weights are frozen;
     offload: the optimizer's state is in host memory; bubble: share of the 1F1B bubble that the
@@ -111,6 +112,8 @@ def layer_pass(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates, mixt
     backward = _floor(back, (rates.backward_floor_us + extra) * MICROSECOND)
     if at.recompute == "full":
         backward += forward
+    elif at.recompute == "half":
+        backward += forward / 2
     elif at.recompute == "selective" and not at.fused_attention:
         backward += attention
     rounds = 3 if at.recompute == "full" else 2
@@ -194,9 +197,21 @@ def _ring(shape: Shape, at: TrainSetting, ops: Ops) -> float:
 
 
 def _expert_wire(shape: Shape, at: TrainSetting, ops: Ops) -> float:
-    """Dispatch and combine of a mixture layer: 2 T k h bytes each."""
-    count = 2.0 * at.tokens / at.tp * shape.experts_per_token * shape.hidden
-    return 2 * ops.collective("all_to_all", count, at.expert_group)
+    """Dispatch and combine of a mixture layer: 2 T k h bytes each within a link domain.
+
+    Between domains a token travels once to each domain that holds one of its experts: of d
+    domains (d - 1)(1 - (1 - 1/d)^k) on average, and spreads there over links (as DeepEP does).
+    """
+    tokens = at.tokens / at.tp
+    ranks = at.expert_group
+    near = Group(size=min(ranks.size, ranks.inside), inside=ranks.inside)
+    count = 2.0 * tokens * shape.hidden
+    seconds = ops.collective("all_to_all", count * shape.experts_per_token, near)
+    if ranks.domains > 1:
+        away = 1 - (1 - 1 / ranks.domains) ** shape.experts_per_token
+        hops = Group(size=ranks.domains, inside=1)
+        seconds = max(seconds, ops.collective("all_to_all", count * away * ranks.domains, hops))
+    return 2 * seconds
 
 
 def _floor(busy: float, floor: float) -> float:

@@ -7,6 +7,8 @@ from plans.times.device import Device, Precision
 from plans.times.rates import MICROSECOND, OpRates
 from plans.times.shape import Matrix
 
+# block-scaled formats are multiplied in tiles of this size
+TILE = 128
 WEIGHT_BYTES: dict[str, float] = {"bf16": 2.0, "fp8": 1.0, "fp4": 0.5625}
 
 
@@ -80,6 +82,8 @@ class Ops:
         outputs, inputs = matrix
         width = WEIGHT_BYTES[precision]
         peak = self.device.flops_per_second(precision) * self._shares[precision] * share
+        if width < 2 and (outputs % TILE or inputs % TILE):
+            peak *= self.rates.odd_share
         compute = 2.0 * rows * outputs * inputs / peak
         count = (rows + outputs) * inputs * width + 2.0 * rows * outputs
         memory, norm = count / self._memory, self.rates.norm

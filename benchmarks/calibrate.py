@@ -1,0 +1,228 @@
+"""Fits and writes the shipped calibrations: `python -m benchmarks.calibrate [STACK ...]`.
+
+`fits.yaml` says for each stack which constants are fitted. A quarter of the configurations is
+held out; their ids are those of `data/*.csv` that do not stand in `data/fitted.txt`. Intervals
+come from the errors of four folds, each predicted by constants and anchors of the others.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from math import exp, log
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter
+
+from benchmarks.cases import case_of, is_time
+from benchmarks.fit import fit_stack, fold
+from benchmarks.predict import NORMAL_80, Model, Prediction
+from benchmarks.rows import Row, read_rows
+from benchmarks.stacks import stack_of
+from plans.source import read_yaml
+from plans.times.anchors import Anchor, write_anchors
+from plans.times.calibration import FOLDER, Calibration, Constants, Spread, read_calibration
+
+DATA = Path(__file__).parent / "data"
+FITS = Path(__file__).parent / "fits.yaml"
+FILES = ("validation.csv", "h200_own.csv")
+SPLIT = 20
+HELD_OUT = 5
+SMALL_GROUP = 6
+FOLDS = 4
+FOLD_STEP = 0.06
+COVER = 0.82
+NEAR = 0.4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """One entry of `fits.yaml`: constants to fit with their tolerances, and where they start."""
+
+    title: str
+    common: dict[str, float] = field(default_factory=dict)
+    device: dict[str, float] = field(default_factory=dict)
+    start: dict[str, Constants] = field(default_factory=dict)
+    bases: dict[str, str] = field(default_factory=dict)
+    parent: str = ""
+
+
+def calibrate(stack: str, fit: Fit, rows: list[Row]) -> list[Row]:
+    """Writes the file of a stack and its anchors; the rows that were fitted."""
+    mine = [row for row in rows if stack_of(row) == stack]
+    start = _start(stack, fit)
+    fitted = [row for row in mine if not held_out(row, mine)]
+    constants = fit_stack(fitted, fit.common, fit.device, start) if fitted else start
+    anchors = _anchors(constants, fitted)
+    errors = _fold_errors(mine, fit, start)
+    shipped = replace(
+        constants,
+        anchors=anchors,
+        spread=_spreads(errors),
+        provenance=f"fitted to {len(fitted)} of {len(mine)} published rows of benchmarks/data",
+    )
+    _write(shipped)
+    return fitted
+
+
+def held_out(row: Row, rows: Iterable[Row]) -> bool:
+    """Whether a row is kept from the fit: a quarter of the configurations of larger groups."""
+    group = [each for each in rows if _group(each) == _group(row)]
+    return len(group) >= SMALL_GROUP and fold(row, SPLIT) < HELD_OUT
+
+
+def _group(row: Row) -> tuple[str, str]:
+    return row["kind"], row["hardware"]
+
+
+def _start(stack: str, fit: Fit) -> Calibration:
+    """Defaults, the constants of the stacks it is built from, then its own start values."""
+    parts: dict[str, dict[str, Constants]] = {"train": {}, "generate": {}, "step": {}}
+    for part, base in fit.bases.items():
+        table: dict[str, Constants] = getattr(read_calibration(base), part)
+        parts[part] = {"any": dict(table.get("any", {}))}
+    for device, constants in fit.start.items():
+        for name, value in constants.items():
+            part, constant = name.split(".")
+            parts[part].setdefault(device, {})[constant] = value
+    return Calibration(
+        stack=stack,
+        title=fit.title,
+        provenance="",
+        level="published",
+        parent=fit.parent,
+        train=parts["train"],
+        generate=parts["generate"],
+        step=parts["step"],
+    )
+
+
+def _anchors(constants: Calibration, rows: list[Row]) -> tuple[Anchor, ...]:
+    """A residual for each row that is modelled, as log(measured seconds / model seconds)."""
+    return tuple(
+        Anchor(case=case_of(each.row), residual=_time_error(each))
+        for each in _predictions(replace(constants, anchors=()), rows)
+    )
+
+
+def _predictions(constants: Calibration, rows: list[Row]) -> list[Prediction]:
+    model = Model()
+    model.adopt(constants)
+    return [each for each in map(model.predict, rows) if not each.refused]
+
+
+def _time_error(prediction: Prediction) -> float:
+    error = log(prediction.row.measured / prediction.predicted)
+    return error if is_time(prediction.row) else -error
+
+
+def _fold_errors(rows: list[Row], fit: Fit, start: Calibration) -> list[Prediction]:
+    """Each row predicted by what the other folds give."""
+    found = []
+    for number in range(FOLDS):
+        others = [row for row in rows if fold(row, FOLDS) != number]
+        tested = [row for row in rows if fold(row, FOLDS) == number]
+        if others and tested:
+            constants = fit_stack(others, fit.common, fit.device, start, FOLD_STEP)
+            anchored = replace(constants, anchors=_anchors(constants, others))
+            found += _predictions(anchored, tested)
+    return found
+
+
+def _spreads(errors: list[Prediction]) -> dict[str, Spread]:
+    """By kind and device, and by kind alone; small groups lean on the kind."""
+    groups: dict[str, list[Prediction]] = defaultdict(list)
+    for each in errors:
+        groups[f"{each.row['kind']} any"].append(each)
+    for each in errors:
+        groups[f"{each.row['kind']} {each.row['hardware']}"].append(each)
+    whole = {name: _spread(found) for name, found in groups.items() if name.endswith(" any")}
+    return {
+        name: _pooled(_spread(found), whole[f"{name.split()[0]} any"])
+        for name, found in groups.items()
+    }
+
+
+def _spread(found: list[Prediction]) -> Spread:
+    sizes = [abs(_time_error(each)) for each in found]
+    near = [abs(_time_error(each)) for each in found if each.support >= NEAR]
+    far = [abs(_time_error(each)) for each in found if each.support < NEAR]
+    return Spread(
+        near=_sigma(near if len(near) >= SMALL_GROUP else sizes),
+        far=_sigma(far if len(far) >= SMALL_GROUP else sizes),
+        error=round(fmean(exp(size) - 1 for size in sizes), 4),
+        rows=len(found),
+    )
+
+
+def _sigma(sizes: list[float]) -> float:
+    """The deviation whose 80 % interval holds `COVER` of the errors."""
+    ordered = sorted(sizes)
+    place = COVER * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    edge = ordered[low] + (place - low) * (ordered[high] - ordered[low])
+    return round(max(0.01, edge) / NORMAL_80, 4)
+
+
+def _pooled(own: Spread, kind: Spread) -> Spread:
+    share = own.rows / (own.rows + SMALL_GROUP)
+    near = share * own.near + (1 - share) * kind.near
+    far = share * own.far + (1 - share) * kind.far
+    return replace(own, near=round(near, 4), far=round(far, 4))
+
+
+def _write(found: Calibration) -> None:
+    data: dict[str, Any] = {
+        "stack": found.stack,
+        "title": found.title,
+        "provenance": found.provenance,
+        "level": found.level,
+        "parent": found.parent,
+        "train": _rounded(found.train),
+        "generate": _rounded(found.generate),
+        "step": _rounded(found.step),
+        "spread": {name: asdict(spread) for name, spread in sorted(found.spread.items())},
+    }
+    path = FOLDER / f"{found.stack}.yaml"
+    head = "# Written by `python -m benchmarks.calibrate`; what is fitted stands in fits.yaml.\n"
+    kept = {name: value for name, value in data.items() if value}
+    path.write_text(head + yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
+    if found.anchors:
+        write_anchors(path.with_suffix(".csv"), found.anchors)
+
+
+def _rounded(table: dict[str, Constants]) -> dict[str, Constants]:
+    return {
+        device: {name: float(f"{value:.4g}") for name, value in constants.items()}
+        for device, constants in table.items()
+    }
+
+
+def read_fits() -> dict[str, Fit]:
+    """The entries of `fits.yaml` in their order: a stack comes after those it is built from."""
+    return TypeAdapter(dict[str, Fit]).validate_python(read_yaml(FITS).data)
+
+
+def main(names: list[str]) -> None:
+    """Fits the named stacks, all when none is named, and lists the fitted rows again."""
+    rows = [row for name in FILES for row in read_rows(DATA / name)]
+    fits = read_fits()
+    for name in names or fits:
+        calibrate(name, fits[name], rows)
+    kept = [row for row in rows if stack_of(row) in fits]
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in kept:
+        groups[stack_of(row)].append(row)
+    ids = [row.id for row in kept if not held_out(row, groups[stack_of(row)])]
+    text = "# ids of the rows the shipped constants and anchors were fitted to\n"
+    (DATA / "fitted.txt").write_text(text + "\n".join(ids) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

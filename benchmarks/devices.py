@@ -1,0 +1,44 @@
+"""Which device of `devices.yaml` a row means by its own spelling."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from benchmarks.rows import Row
+from plans.source import PlanError
+from plans.times.device import Device, device
+
+# first match wins
+SPELLINGS = (
+    (r"GB300", "GB300-NVL72"),
+    (r"GB200", "GB200-NVL72"),
+    (r"B300", "B300"),
+    (r"B200", "B200"),
+    (r"H200.*NVL", "H200-NVL"),
+    (r"H200", "H200"),
+    (r"H100.*500", "H100-SXM-500W"),
+    (r"H100|H800", "H100-SXM"),
+    (r"\bH20\b", "H20-96GB"),
+    (r"A100.*40", "A100-40GB-SXM"),
+    (r"A100", "A100-80GB-SXM"),
+    (r"A800", "A800"),
+    (r"A6000", "A6000"),
+    (r"A10G", "A10G"),
+    (r"L40S", "L40S"),
+    (r"MI250", "MI250X"),
+    (r"MI300", "MI300X"),
+    (r"MI325", "MI325X"),
+    (r"MI355", "MI355X"),
+)
+
+
+def device_of(row: Row, known: Mapping[str, Device]) -> Device:
+    """The device of a row; PlanError when the row names none, or none that is known."""
+    name = row["hardware"]
+    if not name:
+        raise PlanError("device not published")
+    if name not in known:
+        upper = name.upper()
+        name = next((found for text, found in SPELLINGS if re.search(text, upper)), name)
+    return device(name, known)

@@ -1,0 +1,125 @@
+"""Validation: reading rows, groups, statistics, and the accuracy that is promised."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from benchmarks.rows import Row, read_rows
+from benchmarks.stacks import stack_of
+from benchmarks.statistics import spearman
+from benchmarks.validate import Validation, report_text, to_json, validate
+from plans.source import SpecError
+
+DATA = Path(__file__).parents[2] / "benchmarks" / "data"
+
+
+@pytest.fixture(scope="module")
+def published() -> Validation:
+    return validate(DATA / "validation.csv")
+
+
+def row(**cells: str) -> Row:
+    return Row(id="x-1", cells={"kind": "train", "notes": "", "source": "", **cells}, line=2)
+
+
+def test_at_most_a_twentieth_of_the_rows_is_refused_each_with_a_reason(
+    published: Validation,
+) -> None:
+    assert len(published.refused) <= 0.05 * len(published.predictions)
+    assert all(each.refused for each in published.refused)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bound"), [("train", 0.12), ("decode", 0.15), ("prefill", 0.15), ("rlhf_step", 0.25)]
+)
+def test_held_out_rows_are_predicted_within_the_bound_of_their_kind(
+    published: Validation, kind: str, bound: float
+) -> None:
+    found = published.total(kind, fitted=False)
+    assert found is not None
+    assert found.mape <= bound
+
+
+def test_the_interval_holds_about_four_fifths_of_the_held_out_rows(
+    published: Validation,
+) -> None:
+    for kind in ("train", "decode"):
+        found = published.total(kind, fitted=False)
+        assert found is not None
+        assert 0.70 <= found.coverage <= 0.95
+
+
+def test_fitted_and_held_out_rows_are_reported_apart(published: Validation) -> None:
+    kinds = {(key[0], key[3]) for key in published.groups}
+    assert {("train", True), ("train", False), ("decode", True), ("decode", False)} <= kinds
+    text = report_text(published)
+    assert "held out" in text
+    assert "refused:" in text
+
+
+def test_the_json_has_the_published_keys_for_each_row(published: Validation) -> None:
+    data = to_json(published)
+    assert set(data["rows"][0]) >= {
+        "id",
+        "kind",
+        "hardware",
+        "unit",
+        "measured",
+        "predicted",
+        "low",
+        "high",
+        "fitted",
+        "refused",
+    }
+    assert len(data["rows"]) == len(published.predictions)
+    refused = [each for each in data["rows"] if each["refused"]]
+    assert all(each["predicted"] is None for each in refused)
+
+
+def test_a_prediction_does_not_depend_on_the_value_it_is_compared_with(tmp_path: Path) -> None:
+    with (DATA / "validation.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))[:40]
+    for name, factor in (("a.csv", 1.0), ("b.csv", 1.5)):
+        with (tmp_path / name).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows({**each, "value": str(float(each["value"]) * factor)} for each in rows)
+    first = validate(tmp_path / "a.csv").predictions
+    second = validate(tmp_path / "b.csv").predictions
+    assert [each.predicted for each in first] == [each.predicted for each in second]
+
+
+def test_the_stack_is_read_from_the_source() -> None:
+    assert stack_of(row(source="github:mosaicml/llm-foundry scripts")) == "llm-foundry"
+    assert stack_of(row(source="NVIDIA/Megatron-LM README", hardware="H100-SXM")) == "megatron-core"
+    assert stack_of(row(source="NVIDIA/Megatron-LM", hardware="A100-80GB-SXM")) == "megatron-2021"
+    assert (
+        stack_of(row(source="NVIDIA-NeMo/Megatron-Bridge docs [26.06 NeMo Container]"))
+        == "megatron-bridge-26.06"
+    )
+
+
+def test_a_file_without_the_columns_is_refused_with_their_names(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("id,model\nx,y\n")
+    with pytest.raises(SpecError, match="missing columns: source, hardware, value, unit"):
+        read_rows(tmp_path / "rows.csv")
+
+
+def test_a_row_without_model_sizes_is_refused_and_the_others_are_not(tmp_path: Path) -> None:
+    head = "id,source,kind,model,hardware,value,unit,layers,hidden,heads,seq_in,gpus,micro_batch"
+    good = "a,llm-foundry,train,mpt-7b,H100-SXM,10000,tokens_per_s_per_gpu,32,4096,32,2048,8,6"
+    bad = "b,llm-foundry,train,mystery,H100-SXM,10000,tokens_per_s_per_gpu,,,,2048,8,6"
+    (tmp_path / "rows.csv").write_text("\n".join((head, good, bad)) + "\n")
+    result = validate(tmp_path / "rows.csv")
+    assert [each.row.id for each in result.refused] == ["b"]
+    assert "model sizes not published" in result.refused[0].refused
+
+
+def test_ranks_with_ties_correlate_as_spearman_defined() -> None:
+    assert spearman([1, 2, 3, 4], [10, 20, 30, 40]) == pytest.approx(1.0)
+    assert spearman([1, 2, 3, 4], [40, 30, 20, 10]) == pytest.approx(-1.0)
+    assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(0.9486833)
+    assert spearman([1, 2], [1, 2]) is None

@@ -1,0 +1,78 @@
+"""Calibration files, their fallbacks, and corrections beside measured runs."""
+
+from __future__ import annotations
+
+from math import exp, log
+from pathlib import Path
+
+import pytest
+
+from plans.source import SpecError
+from plans.times.anchors import Anchor, case, correction, read_anchors, write_anchors
+from plans.times.calibration import known_stacks, read_calibration, read_calibration_file
+from plans.times.rates import TrainRates
+
+NUMBERS = {"parameters": 8e9, "layers": 32.0, "sequence": 4096.0, "devices": 8.0}
+WORDS = {"kind": "train", "device": "H100-SXM", "precision": "bf16"}
+
+
+def test_every_shipped_calibration_reads_and_says_where_it_comes_from() -> None:
+    for stack in known_stacks():
+        found = read_calibration(stack)
+        assert found.stack == stack
+        assert found.train_rates("H100-SXM")
+        assert found.generate_rates("H100-SXM")
+        assert found.parent or "rows" in found.provenance
+
+
+def test_level_datasheet_and_unknown_stacks_give_the_defaults() -> None:
+    assert read_calibration("llm-foundry", "datasheet").train_rates("H100-SXM") == TrainRates()
+    assert read_calibration("nobody's stack").train_rates("H100-SXM") == TrainRates()
+
+
+def test_a_device_that_is_not_listed_gets_the_stacks_common_constants(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "stack: mine\ntitle: mine\nprovenance: two steps\nlevel: trace\n"
+        "train:\n  any: {gemm_share: 0.5}\n  H200: {gemm_share: 0.6}\n"
+    )
+    found = read_calibration_file(file)
+    assert found.train_rates("H200").gemm_share == 0.6
+    assert found.train_rates("B200").gemm_share == 0.5
+
+
+def test_a_wrong_level_is_refused_with_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("stack: mine\ntitle: mine\nprovenance: x\nlevel: guess\n")
+    with pytest.raises(SpecError, match="mine.yaml"):
+        read_calibration_file(file)
+
+
+def test_a_measured_twin_corrects_most_of_its_residual_and_a_stranger_none() -> None:
+    anchor = Anchor(case=case(NUMBERS, WORDS), residual=log(1.3))
+    twin = correction(case(NUMBERS, WORDS), [anchor])
+    stranger = correction(case({**NUMBERS, "parameters": 4e11}, WORDS), [anchor])
+    assert 1.15 < twin.factor < 1.3
+    assert stranger.factor == pytest.approx(1.0, abs=0.001)
+    assert twin.support > 0.5 > stranger.support
+
+
+def test_without_measured_runs_nothing_is_corrected() -> None:
+    nothing = correction(case(NUMBERS, WORDS), [])
+    assert nothing.logarithm == nothing.support == 0
+
+
+def test_anchors_survive_their_file(tmp_path: Path) -> None:
+    anchors = (Anchor(case=case(NUMBERS, WORDS, 25 * 12 + 11.0), residual=-0.125),)
+    write_anchors(tmp_path / "mine.csv", anchors)
+    assert read_anchors(tmp_path / "mine.csv") == anchors
+    assert read_anchors(tmp_path / "none.csv") == ()
+
+
+def test_a_correction_lies_between_nothing_and_the_largest_residual() -> None:
+    anchors = [
+        Anchor(case=case({**NUMBERS, "devices": 8.0 * 2**i}, WORDS), residual=0.1 * i)
+        for i in range(4)
+    ]
+    found = correction(case(NUMBERS, WORDS), anchors)
+    assert 1.0 < found.factor < exp(0.3)
