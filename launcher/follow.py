@@ -19,11 +19,12 @@ from runtime.heartbeat import Beat, read_beats
 # While ranks start, they are looked for this often: one that dies at once must be known by then.
 START_POLL_SECONDS = 0.02
 TIE_SECONDS = 0.1
-# How mpirun and srun say that a rank was killed: MPICH's and Intel's Hydra, Open MPI, Slurm.
-SIGNAL_LINES = (
-    r"\(signal (\d+)\)",
-    r"exited on signal (\d+)",
-    r"task \d+: (Killed|Segmentation fault)",
+# How mpirun and srun say that a rank was killed, and which one if they know: Open MPI, Slurm,
+# and the Hydra of MPICH and Intel, which knows only the signal. Lines may be wrapped.
+KILLED = (
+    r"process rank (?P<rank>\d+) .{0,80}? exited on signal (?P<signal>\d+)",
+    r"task (?P<rank>\d+): (?P<signal>Killed|Segmentation fault)",
+    r"\(signal (?P<signal>\d+)\)",
 )
 SLURM_SIGNALS = {"Killed": signal.SIGKILL, "Segmentation fault": signal.SIGSEGV}
 REMEDY_OF_KILL = "often the host ran out of memory: see dmesg; use fewer ranks or smaller batches"
@@ -105,34 +106,50 @@ class Deaths:
             self._poll.register(handle, select.EPOLLIN)
 
 
-def killed_verdict(output: str, deaths: Deaths, beats: tuple[Beat, ...]) -> Verdict | None:
-    """The verdict that a rank killed by a signal could not write; None when none was killed."""
-    number = killing_signal(output)
-    if number is None or not deaths.times:
-        return None
+def killed_verdict(
+    output: str, deaths: Deaths, beats: tuple[Beat, ...], missed: float | None
+) -> Verdict | None:
+    """The verdict that a rank could not write since it was killed; None when none was.
+
+    `missed` is when another rank first wrote that it had lost one. mpirun may tell of that
+    rank's abort and not of the signal; the one who died before it is the cause all the same.
+    """
+    number, named = killing_signal(output)
+    begin = min(deaths.times.values(), default=None)
     known = {beat.rank: beat for beat in beats}
-    suspects = [known[rank] for rank in deaths.first]
-    # If the others waited for one that was at work, it is that one.
-    at_work = [beat for beat in suspects if not beat.waiting]
-    beat = at_work[0] if len(at_work) == 1 else suspects[0]
-    name = signal.Signals(number).name
-    remedy = REMEDY_OF_KILL if number == signal.SIGKILL else REMEDIES[ExitCode.INTERNAL]
+    if named in known:
+        beat = known[named]
+    elif begin is None or (number is None and (missed is None or begin > missed)):
+        return None
+    else:
+        suspects = [known[rank] for rank in deaths.first]
+        # If the others waited for one that was at work, it is that one.
+        at_work = [beat for beat in suspects if not beat.waiting]
+        beat = at_work[0] if len(at_work) == 1 else suspects[0]
+    killed = number or signal.SIGKILL
+    remedy = REMEDY_OF_KILL if killed == signal.SIGKILL else REMEDIES[ExitCode.INTERNAL]
     return Verdict(
         rank=beat.rank,
         host=beat.host,
         phase=beat.phase,
         step=beat.step,
-        code=128 + number,
-        reason=f"killed by {name}",
+        code=128 + killed,
+        reason=f"killed by {signal.Signals(killed).name}" if number else "gone without a word",
         remedy=remedy,
-        unix_seconds=deaths.times[beat.rank],
+        unix_seconds=deaths.times.get(beat.rank, beat.unix_seconds),
     )
 
 
-def killing_signal(output: str) -> int | None:
-    """The signal that mpirun or srun reports for the first rank that died."""
-    found = [match for pattern in SIGNAL_LINES if (match := re.search(pattern, output))]
-    if not found:
-        return None
-    word = found[0][1]
-    return int(word) if word.isdigit() else int(SLURM_SIGNALS[word])
+def killing_signal(output: str) -> tuple[int | None, int | None]:
+    """The signal that mpirun or srun reports for the first rank it saw die, and that rank.
+
+    None for what it does not say.
+    """
+    text = " ".join(output.split())
+    for pattern in KILLED:
+        if match := re.search(pattern, text):
+            told = match.groupdict()
+            word = told["signal"]
+            number = int(word) if word.isdigit() else int(SLURM_SIGNALS[word])
+            return number, int(told["rank"]) if "rank" in told else None
+    return None, None

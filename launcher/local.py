@@ -183,7 +183,8 @@ class _Watch:
         if returned == 0 or (cause and cause.code != ExitCode.PEER_LOST):
             return verdicts
         beats = read_beats(self._folder / "heartbeat")
-        killed = killed_verdict(said, self._deaths, beats)
+        missed = cause.unix_seconds if cause else None
+        killed = killed_verdict(said, self._deaths, beats, missed)
         return (*verdicts, killed) if killed else verdicts
 
 

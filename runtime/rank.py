@@ -71,8 +71,9 @@ class Ending:
     def overdue(self, beat: Beat) -> None:
         """End this rank, whose phase does not return; mpirun and srun then end the others."""
         faulthandler.dump_traceback(all_threads=True)
-        self._leave(overdue_verdict(beat, self._beats()))
-        os._exit(overdue_verdict(beat, ()).code)
+        verdict = overdue_verdict(beat, self._beats())
+        self._leave(verdict)
+        os._exit(verdict.code)
 
     def _conclude(self, verdict: Verdict) -> int:
         self._leave(verdict)
@@ -83,6 +84,7 @@ class Ending:
 
     def _leave(self, verdict: Verdict) -> None:
         speak_verdict(verdict, self.stream)
+        sys.stdout.flush()
         sys.stderr.flush()
         if self.attempt_folder is not None:
             try:
