@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import click
 
+from launcher.benching import bench
 from launcher.planning import estimate, explain, plan, render
 from launcher.running import run
 from plans.record import ExitCode
@@ -34,7 +35,7 @@ def cli() -> None:
     """Static execution plans for RL post-training of language models on SLURM clusters."""
 
 
-for command in (plan, estimate, explain, render, run):
+for command in (plan, estimate, explain, render, run, bench):
     cli.add_command(command)
 
 

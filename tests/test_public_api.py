@@ -32,6 +32,7 @@ COMMANDS = {
     "estimate": {"job", "--json"},
     "explain": {"job", "--why-not", "--json"},
     "render": {"job", "--output", "--mpi", "--python", "--json"},
+    "bench": set(),
     "run": {"job", "--resume", "--overwrite", "--rehearse", "--until", "--json"},
 }
 
@@ -43,6 +44,14 @@ def test_the_names_of_rlplan():
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_each_name_resolves_and_says_what_it_is(name):
     assert inspect.getdoc(getattr(rlplan, name))
+
+
+def test_the_commands_of_bench_and_their_options():
+    found = {
+        name: {max(parameter.opts, key=len) for parameter in command.params}
+        for name, command in cli.commands["bench"].commands.items()
+    }
+    assert found == {"validate": {"table", "--level", "--json"}}
 
 
 def test_an_unknown_name_is_an_attribute_error():

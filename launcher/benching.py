@@ -1,0 +1,51 @@
+"""`rlplan bench`: what the estimates are worth, against measurements."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import cast, get_args
+
+import click
+
+from launcher.planning import json_option
+from plans.source import UserError
+
+
+@click.group()
+def bench() -> None:
+    """Hold the planner's models against measurements."""
+
+
+@bench.command()
+@click.argument("table", metavar="FILE.csv", type=click.Path(path_type=Path))
+@click.option(
+    "--level", default="published", show_default=True, help="Calibration to predict with."
+)
+@json_option
+def validate(table: Path, level: str, as_json: bool) -> None:
+    """Predict every row of a table of measurements, and say how far off the predictions are.
+
+    The columns are those of benchmarks/data/validation.csv (times) and validation_memory.csv
+    (memory). Rows that the shipped constants were fitted to are reported apart.
+
+    \b
+    Example:
+      rlplan bench validate benchmarks/data/validation.csv
+    """
+    from benchmarks.validate import report_text, to_json
+    from benchmarks.validate import validate as validate_file
+    from plans.times.calibration import Level
+
+    levels = get_args(Level)
+    if level not in levels:
+        raise click.BadParameter(
+            f"{level!r} is not one of {', '.join(levels)}", param_hint="--level"
+        )
+    if not table.is_file():
+        raise UserError(f"{table}: no such file")
+    found = validate_file(table, cast(Level, level))
+    if as_json:
+        click.echo(json.dumps(to_json(found), indent=1))
+    else:
+        click.echo(report_text(found), nl=False)
