@@ -14,7 +14,12 @@ from plans.source import UserError
 
 @click.group()
 def bench() -> None:
-    """Hold the planner's models against measurements."""
+    """Hold the planner's models against measurements.
+
+    \b
+    Example:
+      rlplan bench validate benchmarks/data/validation.csv
+    """
 
 
 @bench.command()
