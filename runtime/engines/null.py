@@ -15,6 +15,7 @@ from plans.plan import Plan
 from plans.record import StepRecord
 from plans.reshard import build
 from plans.transfer import Round
+from plans.workload import ELEMENT_BYTES
 from runtime.context import RankContext
 from runtime.control import Control, OutOfStep
 from runtime.events import EventLog, open_lines
@@ -22,7 +23,6 @@ from runtime.walk import Journal, walk
 
 REHEARSED_STEPS = 2
 STEP_SECONDS = 1.0
-ELEMENT_BYTES = {"fp32": 4, "bf16": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
