@@ -100,6 +100,7 @@ def _settings(
         fused_attention=stack not in OLD_STACKS and "unfused" not in row["notes"],
         adapter="lora" in row["notes"].lower(),
         offload="RL Full" in row["notes"],
+        drop_tokens="tokendrop" in row["model"],
         bubble=next((left for name, left in SCHEDULES if name in row["notes"]), 1.0),
     )
     if "selective" in row["recompute"]:

@@ -23,7 +23,7 @@ class TrainSetting:
     recompute: nothing, unfused attention alone, every second product, or the whole forward pass;
     sharding: what of the model state is divided over the data-parallel ranks (ZeRO stages 0, 1,
     2, 3); reduce_bytes: width of the gradients on the wire; adapter: base weights are frozen;
-    offload: the optimizer's state is in host memory; bubble: share of the 1F1B bubble that the
+    offload: the optimizer's state is in host memory; drop_tokens: experts have a capacity; bubble: share of the 1F1B bubble that the
     schedule leaves.
     """
 
@@ -45,6 +45,7 @@ class TrainSetting:
     fused_attention: bool = True
     adapter: bool = False
     offload: bool = False
+    drop_tokens: bool = False
     bubble: float = 1.0
 
     @property
@@ -103,7 +104,9 @@ def layer_pass(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates, mixt
     wire = _tensor_wire(shape, at, ops) * (1 - rates.tensor_overlap)
     ring = _ring(shape, at, ops)
     experts = _expert_wire(shape, at, ops) * (1 - rates.expert_overlap) if mixture else 0.0
-    extra = rates.mixture_us if mixture else 0.0
+    extra = rates.tensor_floor_us if at.tp > 1 else 0.0
+    if mixture:
+        extra += rates.mixture_us * (rates.drop_share if at.drop_tokens else 1.0)
     ring_open = max(0.0, ring - rates.context_overlap * attention)
     busy = matrices + attention + sweeps + wire + ring_open + experts
     forward = _floor(busy, (rates.forward_floor_us + extra) * MICROSECOND)

@@ -43,11 +43,14 @@ class TrainRates(OpRates):
 
     *_passes: reads and writes of 2 T h (hidden) or 2 T f (inner) bytes in a forward pass, which
     the backward pass repeats `backward_passes` times; forward_floor_us and backward_floor_us:
-    what the host needs to launch a layer; *_overlap: share of a transfer hidden behind compute;
+    what the host needs to launch a layer, tensor_floor_us more with tensor parallelism;
+    stage_us: what a hand-over between pipeline stages costs beside its bytes;
+    *_overlap: share of a transfer hidden behind compute;
     shard_share: what the gathers of a fully sharded model reach of the other collectives' speed
     (DeepSpeed of 2021 drove one NIC of eight).
     expert_share multiplies the GEMM share for grouped experts; mixture_us is host and permutation
-    time of a mixture layer (one direction). host_gb_per_second: of an optimizer kept in host
+    time of a mixture layer (one direction), of which drop_share remains when tokens beyond an
+    expert's capacity are dropped. host_gb_per_second: of an optimizer kept in host
     memory, a device's share. slowdown multiplies the whole step.
     """
 
@@ -57,6 +60,7 @@ class TrainRates(OpRates):
     backward_passes: float = 1.3
     forward_floor_us: float = 300.0
     backward_floor_us: float = 400.0
+    tensor_floor_us: float = 100.0
     tensor_overlap: float = 0.1
     context_overlap: float = 0.7
     data_overlap: float = 0.6
@@ -65,7 +69,9 @@ class TrainRates(OpRates):
     expert_overlap: float = 0.3
     expert_share: float = 0.85
     mixture_us: float = 200.0
+    drop_share: float = 0.5
     micro_batch_us: float = 500.0
+    stage_us: float = 100.0
     step_ms: float = 10.0
     host_gb_per_second: float = 2.6
     slowdown: float = 1.0

@@ -47,7 +47,7 @@ def train_step_time(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates)
         "compute": count * (slowest - exposed),
         "exposed": count * exposed,
         "bubble": (at.pp - 1) / at.virtual * stage * at.bubble,
-        "stages": _stage_wire(shape, at, ops),
+        "stages": _stage_wire(shape, at, ops, rates),
         "data": _data_wire(shape, at, ops, rates, slowest),
         "optimizer": _optimizer(shape, at, ops, rates),
         "host": host,
@@ -93,7 +93,7 @@ def _stages(
     return mean, slowest, exposed / at.pp
 
 
-def _stage_wire(shape: Shape, at: TrainSetting, ops: Ops) -> float:
+def _stage_wire(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> float:
     """Activations between stages: fill and drain, and in the steady state one hop each way.
 
     Interleaving sends v times as often, but beside the compute of the next chunk.
@@ -101,6 +101,7 @@ def _stage_wire(shape: Shape, at: TrainSetting, ops: Ops) -> float:
     if at.pp == 1:
         return 0.0
     hop = ops.collective("send", 2.0 * at.tokens * shape.hidden / at.tp, at.stage_group)
+    hop += rates.stage_us * MICROSECOND
     steady = at.micro_batches if at.virtual == 1 else at.micro_batches * at.virtual * 0.2
     return 2 * (at.pp - 1 + steady) * hop
 
