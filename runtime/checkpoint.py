@@ -25,7 +25,7 @@ from runtime.events import EventLog
 from runtime.files import make_folder, remove_unfinished, write_file, write_json
 from runtime.manifest import DamagedFolder, Manifest
 from runtime.mistakes import RunMistake
-from runtime.versions import package_versions
+from runtime.versions import run_versions
 
 FOLDER = "checkpoints"
 LATEST = "latest"
@@ -74,7 +74,7 @@ def save(
         for role in sorted(engines):
             engines[role].save(folder / role)
 
-    header = Manifest(step=step, plan_digest=plan.digest, versions=package_versions())
+    header = Manifest(step=step, plan_digest=plan.digest, versions=run_versions(control))
     final = parent / step_name(step)
     commit_together(final, header, write, control=control, deadline_seconds=_deadline(plan))
     if control.rank == 0:

@@ -41,6 +41,11 @@ class Control(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def library(self) -> str:
+        """What carries the messages, with its version."""
+        ...
+
     def barrier(self, what: str, seconds: float | None = None) -> None:
         """Return when all ranks have called; PeerLost naming `what` after `seconds`."""
         ...
@@ -85,6 +90,7 @@ class SingleControl:
 
     rank = 0
     size = 1
+    library = "none"
 
     def barrier(self, what: str, seconds: float | None = None) -> None:
         """Nobody to wait for."""

@@ -8,6 +8,8 @@ full disk without the system's reason, and a plain write has it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -18,10 +20,9 @@ from plans.plan import Plan
 from runtime.batch import Experience, Sequences
 from runtime.commit import commit_together, prune, step_name
 from runtime.control import Control
-from runtime.files import write_file
 from runtime.manifest import DamagedFolder, Manifest, verify
 from runtime.sharing import Rows, part
-from runtime.versions import package_versions
+from runtime.versions import run_versions
 
 FOLDER = "experience"
 SUFFIX = ".h5"
@@ -29,37 +30,61 @@ REQUIRED = ("tokens", "prompt_lengths", "lengths", "rewards", "rollout_log_probs
 OPTIONAL = ("old_log_probs", "reference_log_probs", "values", "advantages", "returns")
 
 
-def write_experience(
-    experience: Experience, control: Control, run_folder: Path, plan: Plan
-) -> Path | None:
-    """Commit the batch of a step, each rank its share of the rows; all ranks call this.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperienceWriter:
+    """Commits the batch of each step, and keeps that of the newest `keep` steps; 0 writes none."""
 
-    Every rank holds the whole batch. The plan's number of newest steps is kept; with none
-    to keep nothing is written. Returns the folder.
-    """
-    keep = plan.job.experience.keep
-    if not keep:
-        return None
-    rows = part(len(experience.sequences), control.rank, control.size)
-    tensors = _tensors(experience)
-    header = Manifest(
-        step=experience.step,
-        plan_digest=plan.digest,
-        versions=package_versions(),
-        details={name: _format(tensor) for name, tensor in tensors.items()},
-    )
+    control: Control
+    folder: Path
+    keep: int
+    deadline_seconds: float
+    plan_digest: str
+    versions: Mapping[str, str]
 
-    def write(folder: Path) -> None:
+    def write(self, experience: Experience) -> Path | None:
+        """Commit a batch, each rank its share of the rows; all ranks call this.
+
+        Every rank holds the whole batch. Returns the folder of the step.
+        """
+        if not self.keep:
+            return None
+        tensors = _tensors(experience)
+        header = Manifest(
+            step=experience.step,
+            plan_digest=self.plan_digest,
+            versions=self.versions,
+            details={name: _format(tensor) for name, tensor in tensors.items()},
+        )
+        folder = self.folder / step_name(experience.step)
+        commit_together(
+            folder,
+            header,
+            partial(self._write_rows, header, tensors),
+            control=self.control,
+            deadline_seconds=self.deadline_seconds,
+        )
+        if self.control.rank == 0:
+            prune(self.folder, experience.step, self.keep)
+        return folder
+
+    def _write_rows(self, header: Manifest, tensors: Mapping[str, Tensor], draft: Path) -> None:
+        """This rank's file, if there are rows for it."""
+        rows = part(len(tensors["tokens"]), self.control.rank, self.control.size)
         if len(rows):
-            image = _image(experience.step, tensors, rows, plan.digest)
-            write_file(folder / f"rank-{control.rank:04d}{SUFFIX}", image)
+            name = f"rank-{self.control.rank:04d}{SUFFIX}"
+            (draft / name).write_bytes(_image(header, tensors, rows))
 
-    folder = run_folder / FOLDER / step_name(experience.step)
-    deadline = plan.phase("checkpoint").deadline_seconds
-    commit_together(folder, header, write, control=control, deadline_seconds=deadline)
-    if control.rank == 0:
-        prune(folder.parent, experience.step, keep)
-    return folder
+
+def experience_writer(control: Control, run_folder: Path, plan: Plan) -> ExperienceWriter:
+    """The writer of a run, as its plan wants it."""
+    return ExperienceWriter(
+        control=control,
+        folder=run_folder / FOLDER,
+        keep=plan.job.experience.keep,
+        deadline_seconds=plan.phase("checkpoint").deadline_seconds,
+        plan_digest=plan.digest,
+        versions=run_versions(control),
+    )
 
 
 def read_experience(folder: Path) -> Experience:
@@ -109,13 +134,13 @@ def _format(tensor: Tensor) -> dict[str, object]:
     return {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
 
 
-def _image(step: int, tensors: Mapping[str, Tensor], rows: Rows, plan_digest: str) -> bytes:
+def _image(header: Manifest, tensors: Mapping[str, Tensor], rows: Rows) -> bytes:
     """The bytes of one rank's HDF5 file."""
     import h5py
 
     buffer = BytesIO()
     with h5py.File(buffer, "w") as file:
-        file.attrs.update(step=step, first_row=rows.start, plan_digest=plan_digest)
+        file.attrs.update(step=header.step, first_row=rows.start, plan_digest=header.plan_digest)
         for name, tensor in tensors.items():
             file.create_dataset(name, data=tensor[rows.slice].cpu().numpy())
     return buffer.getvalue()

@@ -91,11 +91,14 @@ def refusals_told(folder: Path) -> Iterator[None]:
     """Turns what a library raises because the system refused to write into that OSError.
 
     torch says 'unexpected pos 704 vs 598' in an exception that is no Exception, safetensors
-    and HDF5 put the reason into the text. What is not about writing passes unchanged.
+    and HDF5 put the reason into the text, Python leaves out where. What is not about writing
+    passes unchanged.
     """
     try:
         yield
-    except OSError:
+    except OSError as error:
+        if error.filename is None:
+            raise OSError(error.errno, error.strerror, str(folder)) from error
         raise
     except BaseException as error:
         number = _refusal_in(str(error)) or _refusal_of(folder)

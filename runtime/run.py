@@ -14,20 +14,21 @@ from runtime.context import RankContext
 from runtime.data import read_prompts
 from runtime.evaluation import Evaluation
 from runtime.events import EventLog
+from runtime.experience import experience_writer
 from runtime.generation import Generator
 from runtime.groups import join
 from runtime.loop import StepWork
 from runtime.rewards import load_reward
 from runtime.session import Progress, Session
 from runtime.tokenizer import Tokenizer, load_tokenizer
-from runtime.versions import package_versions
+from runtime.versions import run_versions
 
 
 def run(context: RankContext) -> bool:
     """Do the run, or what a stop request leaves of it; whether it is done. All ranks call this."""
     progress = Progress()
     events = EventLog(context.run_folder if context.rank == 0 else None)
-    events.event("start", attempt=context.attempt, versions=package_versions())
+    events.event("start", attempt=context.attempt, versions=run_versions(context.control))
     with context.outside("start"):
         inputs = _read_inputs(context)
         groups = join(context)
@@ -119,6 +120,7 @@ def _open(
         work=work,
         evaluation=evaluation,
         events=events,
+        experiences=experience_writer(context.control, context.run_folder, plan),
         progress=progress,
     )
 

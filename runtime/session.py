@@ -18,13 +18,13 @@ from runtime.context import RankContext
 from runtime.engines import TrainEngine, hf
 from runtime.evaluation import Evaluation
 from runtime.events import EventLog
-from runtime.experience import write_experience
+from runtime.experience import ExperienceWriter
 from runtime.export import export
 from runtime.loop import StepWork
 from runtime.metrics import MetricsWriter, Summary, write_summary
 from runtime.supervised import warm_up
 from runtime.tokenizer import Tokenizer
-from runtime.versions import package_versions
+from runtime.versions import run_versions
 from runtime.walk import walk
 
 SAMPLES_SHOWN = 4
@@ -73,6 +73,7 @@ class Session:
     work: StepWork
     evaluation: Evaluation | None
     events: EventLog
+    experiences: ExperienceWriter
     progress: Progress
 
     @property
@@ -116,8 +117,8 @@ class Session:
                 accuracy_after=after,
                 steps=self.progress.step,
                 wall_seconds=round(self.progress.seconds, 3),
-                tokens_per_second=round(self.progress.generated_tokens / self.progress.seconds, 3),
-                versions=package_versions(),
+                tokens_per_second=round(self.progress.throughput, 3),
+                versions=run_versions(self.context.control),
                 plan_digest=self.context.plan.digest,
             )
             write_summary(self.context.run_folder, summary)
@@ -196,7 +197,7 @@ class Session:
         if metrics:
             metrics.step(record)
             metrics.samples(record.step, self.work.samples(SAMPLES_SHOWN))
-        write_experience(self.work.experience, context.control, context.run_folder, context.plan)
+        self.experiences.write(self.work.experience)
         stop = context.stop_asked()
         due = record.step % context.plan.checkpoint_every == 0
         if due or stop or record.step == context.last_step:

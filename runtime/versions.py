@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
+from runtime.control import Control
+
 # The names a package is published under; the first that is installed counts.
 PACKAGES = {
     "torch": ("torch",),
@@ -20,6 +22,11 @@ def package_versions() -> dict[str, str]:
     """The version of Python and of each package that is installed; nothing is imported."""
     found = {name: _first(names) for name, names in PACKAGES.items()}
     return {"python": platform.python_version(), **{n: one for n, one in found.items() if one}}
+
+
+def run_versions(control: Control) -> dict[str, str]:
+    """The versions of the packages, and of the MPI between the ranks."""
+    return {**package_versions(), "mpi": control.library}
 
 
 def _first(names: tuple[str, ...]) -> str:

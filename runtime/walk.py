@@ -68,6 +68,10 @@ class Journal:
         return self._control.size
 
     @property
+    def library(self) -> str:
+        return self._control.library
+
+    @property
     def digest(self) -> str:
         """SHA-256 over the names of the meetings so far."""
         return self._hash.hexdigest()

@@ -37,6 +37,8 @@ def tiny_plan(folder, *, algorithm="grpo", keep=2, experience=2, ranks=1):
 class ThreadControl:
     """The control of ranks that are threads of this process."""
 
+    library = "threads"
+
     def __init__(self, rank, size, gate, slots):
         self.rank, self.size, self._gate, self._slots = rank, size, gate, slots
 

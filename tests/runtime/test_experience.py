@@ -6,7 +6,7 @@ import torch
 
 from runtime.batch import Experience, Sequences
 from runtime.control import SingleControl
-from runtime.experience import read_experience, write_experience
+from runtime.experience import experience_writer, read_experience
 from runtime.manifest import DamagedFolder, read_manifest
 from tests.runtime.participants import run_ranks, tiny_plan
 
@@ -46,7 +46,7 @@ def assert_same(one, other):
 @pytest.mark.parametrize("critic", [False, True])
 def test_an_experience_comes_back_bit_for_bit(tmp_path, critic):
     plan = tiny_plan(tmp_path)
-    folder = write_experience(batch(critic=critic), SingleControl(), tmp_path, plan)
+    folder = experience_writer(SingleControl(), tmp_path, plan).write(batch(critic=critic))
     assert folder == tmp_path / "experience" / "step-000001"
     assert_same(read_experience(folder), batch(critic=critic))
 
@@ -54,7 +54,7 @@ def test_an_experience_comes_back_bit_for_bit(tmp_path, critic):
 @pytest.mark.parametrize("size", [2, 3, 8])
 def test_each_rank_writes_its_own_rows_and_the_whole_comes_back(tmp_path, size):
     plan = tiny_plan(tmp_path)
-    run_ranks(size, lambda control: write_experience(batch(), control, tmp_path, plan))
+    run_ranks(size, lambda control: experience_writer(control, tmp_path, plan).write(batch()))
     folder = tmp_path / "experience" / "step-000001"
     assert len(list(folder.glob("rank-*.h5"))) == min(size, 5)
     assert_same(read_experience(folder), batch())
@@ -62,7 +62,7 @@ def test_each_rank_writes_its_own_rows_and_the_whole_comes_back(tmp_path, size):
 
 def test_a_file_tells_its_step_its_rows_and_its_plan(tmp_path):
     plan = tiny_plan(tmp_path)
-    run_ranks(2, lambda control: write_experience(batch(step=120), control, tmp_path, plan))
+    run_ranks(2, lambda control: experience_writer(control, tmp_path, plan).write(batch(step=120)))
     folder = tmp_path / "experience" / "step-000120"
     with h5py.File(folder / "rank-0001.h5") as file:
         assert dict(file.attrs) == {"step": 120, "first_row": 2, "plan_digest": plan.digest}
@@ -74,20 +74,21 @@ def test_a_file_tells_its_step_its_rows_and_its_plan(tmp_path):
 
 def test_the_planned_number_of_steps_stays(tmp_path):
     plan = tiny_plan(tmp_path)
+    writer = experience_writer(SingleControl(), tmp_path, plan)
     for step in (1, 2, 3):
-        write_experience(batch(step), SingleControl(), tmp_path, plan)
+        writer.write(batch(step))
     names = sorted(path.name for path in (tmp_path / "experience").iterdir())
     assert names == ["step-000002", "step-000003"]
 
 
 def test_nothing_is_written_when_none_is_to_be_kept(tmp_path):
     plan = tiny_plan(tmp_path, experience=0)
-    assert write_experience(batch(), SingleControl(), tmp_path, plan) is None
+    assert experience_writer(SingleControl(), tmp_path, plan).write(batch()) is None
     assert not (tmp_path / "experience").exists()
 
 
 def test_a_damaged_file_is_named(tmp_path):
-    folder = write_experience(batch(), SingleControl(), tmp_path, tiny_plan(tmp_path))
+    folder = experience_writer(SingleControl(), tmp_path, tiny_plan(tmp_path)).write(batch())
     path = folder / "rank-0000.h5"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DamagedFolder, match=r"rank-0000\.h5: \d+ bytes, the manifest says \d+"):
