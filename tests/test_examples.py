@@ -37,12 +37,33 @@ def learned(folder: Path, name: str) -> dict[str, float]:
     return summary
 
 
+def accuracy_by_transformers(export: Path) -> float:
+    """The held-out accuracy of an exported model, by Hugging Face's own greedy decoding."""
+    import torch
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    model = AutoModelForCausalLM.from_pretrained(export).eval()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(export / "tokenizer.json"))
+    rows = [json.loads(line) for line in (ROOT / "examples/data/addition-eval.jsonl").open()]
+    right = 0
+    for row in rows:
+        tokens = torch.tensor([tokenizer.encode(row["prompt"], add_special_tokens=False)])
+        with torch.no_grad():
+            whole = model.generate(tokens, max_new_tokens=4, do_sample=False, pad_token_id=0)
+        answer = tokenizer.decode(whole[0, tokens.shape[1] :].tolist())
+        right += answer.removesuffix("<eos>") == row["answer"]
+    return right / len(rows)
+
+
 @pytest.mark.engines
 @pytest.mark.slow
 def test_grpo_at_least_doubles_the_held_out_accuracy_and_reaches_sixty_percent(tmp_path):
     summary = learned(tmp_path, "addition-grpo")
     assert summary["accuracy_after"] >= 0.6
     assert summary["accuracy_after"] >= 2 * summary["accuracy_before"]
+    run = tmp_path / "runs" / "addition-grpo"
+    assert summary["accuracy_before"] == accuracy_by_transformers(run / "supervised")
+    assert summary["accuracy_after"] == accuracy_by_transformers(run / "export")
 
 
 @pytest.mark.engines
