@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from launcher.job import Run as Run
+    from launcher.job import run as run
     from plans.estimate import Estimate as Estimate
     from plans.hardware import HardwareSpec as HardwareSpec
     from plans.hardware import read_hardware as read_hardware
@@ -36,6 +38,7 @@ _HOME = {
     "Plan": "plans.plan",
     "PlanError": "plans.source",
     "SpecError": "plans.source",
+    "Run": "launcher.job",
     "UserError": "plans.source",
     "dumps": "plans.plan",
     "estimate": "plans.load",
@@ -45,6 +48,7 @@ _HOME = {
     "read_model": "plans.model",
     "read_plan": "plans.plan",
     "render": "slurm.script",
+    "run": "launcher.job",
 }
 __all__ = sorted(_HOME)
 

@@ -13,7 +13,6 @@ from launcher.planning import job_argument, json_option
 
 if TYPE_CHECKING:
     from launcher.local import Outcome
-    from plans.plan import Plan
 
 
 @click.command()
@@ -43,40 +42,17 @@ def run(
       rlplan run job.yaml --until 100 && rlplan run job.yaml --resume
       rlplan run job.yaml --rehearse
     """
-    from launcher.folder import open_run, run_path
-    from launcher.local import start
-    from launcher.mpi import find_mpirun
-    from launcher.screen import Screen
-    from plans.load import check_inputs, make_plan
-    from runtime.environment import current
+    from launcher.job import run as run_job
 
-    chosen = make_plan(job)
-    check_inputs(job)
-    mpirun = find_mpirun(current())
-    folder = run_path(Path(), chosen.job.name, rehearse=rehearse)
-    attempt = open_run(folder, chosen, resume=resume, overwrite=overwrite or rehearse)
-    with Screen(chosen, sys.stderr if as_json else sys.stdout) as screen:
-        screen.say(_header(chosen, folder, str(mpirun)))
-        outcome = start(
-            chosen,
-            folder,
-            job.parent,
-            attempt,
-            resume=resume,
-            rehearse=rehearse,
-            until=until,
-            listener=screen.hear,
-        )
-    return _conclude(outcome, folder, as_json)
-
-
-def _header(plan: Plan, folder: Path, mpirun: str) -> str:
-    from plans.units import count_text
-
-    return (
-        f"{plan.job.name} · {count_text(plan.model.parameter_count)} parameters · "
-        f"{plan.world_size} ranks of {plan.hardware} · plan {plan.digest[:8]} · {folder}\n{mpirun}"
+    ended = run_job(
+        job,
+        resume=resume,
+        overwrite=overwrite,
+        rehearse=rehearse,
+        until=until,
+        stream=sys.stderr if as_json else sys.stdout,
     )
+    return _conclude(ended.outcome, ended.folder, as_json)
 
 
 def _conclude(outcome: Outcome, folder: Path, as_json: bool) -> int:

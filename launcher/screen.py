@@ -16,17 +16,18 @@ ETA_STEPS = 20
 class Screen(AbstractContextManager["Screen"]):
     """Prints the records of a run to `stream` as they come; `hear` is what `local.start` calls.
 
-    On a terminal the bar shows how far the warm-up or the RL steps are.
+    Without a stream nothing is shown. On a terminal the bar shows how far the warm-up or the
+    RL steps are.
     """
 
-    def __init__(self, plan: Plan, stream: TextIO) -> None:
+    def __init__(self, plan: Plan, stream: TextIO | None) -> None:
         self._plan, self._stream = plan, stream
         self._seconds: list[float] = []
         self._bar: Any = None
         self._task: Any = None
 
     def __enter__(self) -> Screen:
-        if self._stream.isatty():
+        if self._stream and self._stream.isatty():
             from rich.console import Console
             from rich.progress import Progress
 
@@ -53,7 +54,7 @@ class Screen(AbstractContextManager["Screen"]):
         """Print a line above the bar."""
         if self._bar:
             self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
-        else:
+        elif self._stream:
             print(line, file=self._stream, flush=True)
 
     def _step(self, record: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ NAMES = {
     "ParallelLayout",
     "Plan",
     "PlanError",
+    "Run",
     "SpecError",
     "UserError",
     "dumps",
@@ -26,6 +27,7 @@ NAMES = {
     "read_model",
     "read_plan",
     "render",
+    "run",
 }
 COMMANDS = {
     "plan": {"job", "--output", "--json"},
