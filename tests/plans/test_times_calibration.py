@@ -44,7 +44,7 @@ def test_a_device_that_is_not_listed_gets_the_stacks_common_constants(tmp_path: 
 def test_a_wrong_level_is_refused_with_the_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("stack: mine\ntitle: mine\nprovenance: x\nlevel: guess\n")
-    with pytest.raises(SpecError, match="mine.yaml"):
+    with pytest.raises(SpecError, match=r"mine\.yaml"):
         read_calibration_file(file)
 
 
