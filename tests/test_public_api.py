@@ -1,12 +1,14 @@
 """What others build on: names may be added here, and leave only with a line in the changelog."""
 
 import inspect
+import re
 
 import pytest
 
 import rlplan
 from launcher.cli import cli
 from plans.record import ExitCode
+from tests.runs import ROOT
 
 NAMES = {
     "Estimate",
@@ -88,3 +90,11 @@ def test_the_exit_codes():
         "WRONG_WORLD": 78,
         "PEER_LOST": 79,
     }
+
+
+def test_the_glossary_lists_the_exit_codes():
+    text = (ROOT / "docs" / "glossary.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", text, re.MULTILINE)
+    assert [(int(number), name) for number, name in rows] == [
+        (int(code), code.name) for code in ExitCode
+    ]
