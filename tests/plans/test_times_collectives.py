@@ -19,9 +19,7 @@ def test_a_collective_of_one_rank_takes_no_time() -> None:
 
 
 @pytest.mark.parametrize(("size", "milliseconds"), [(2, 3.297), (4, 4.57)])
-def test_an_all_reduce_of_a_gibibyte_on_h200_is_as_measured(
-    size: int, milliseconds: float
-) -> None:
+def test_an_all_reduce_of_a_gibibyte_on_h200_is_as_measured(size: int, milliseconds: float) -> None:
     seconds = collective_seconds(
         "all_reduce", GIB, group(size, 1, 8), DEVICES["H200"], OpRates(link_share=0.75)
     )
