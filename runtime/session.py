@@ -194,10 +194,12 @@ class Session:
         record.metrics.update(_rates(record, self.work.generated_tokens))
         if job.evaluate.every and record.step % job.evaluate.every == 0:
             record.metrics["eval/accuracy"] = self._accuracy("during") or 0.0
+        began = time.perf_counter()
+        self.experiences.write(self.work.experience)
+        record.metrics["timing_s/experience"] = time.perf_counter() - began
         if metrics:
             metrics.step(record)
             metrics.samples(record.step, self.work.samples(SAMPLES_SHOWN))
-        self.experiences.write(self.work.experience)
         stop = context.stop_asked()
         due = record.step % context.plan.checkpoint_every == 0
         if due or stop or record.step == context.last_step:
