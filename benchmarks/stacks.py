@@ -42,12 +42,15 @@ PATTERNS = (
 def stack_of(row: Row) -> str:
     """The stack's name; 'generic' when nothing in the row says which.
 
-    Megatron on A100 is the code of 2021 (unfused attention), on later devices Megatron-core.
+    Megatron on A100 is the code of 2021 (unfused attention), on later devices Megatron-core;
+    vLLM on AMD devices is its own stack.
     """
     text = row.text
     found = next((name for pattern, name in PATTERNS if re.search(pattern, text)), "generic")
     if found == "megatron":
         found = "megatron-2021" if row["hardware"].startswith("A100") else "megatron-core"
+    if found == "vllm" and row["hardware"].startswith("MI"):
+        return "vllm-rocm"
     if found == "generic" and row["kind"] == "train":
         return "megatron-core"
     return found

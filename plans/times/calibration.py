@@ -42,6 +42,8 @@ class Spread:
         return support * self.near + (1 - support) * self.far
 
 
+# what an estimate is taken to err by at least where its stack or its device was never measured
+STRANGE = 0.22
 UNKNOWN = Spread(near=0.25, far=0.35, error=0.30, rows=0)
 
 
@@ -70,8 +72,12 @@ class Calibration:
         return StepRates(**_constants(self.step, device))
 
     def spread_of(self, kind: str, device: str) -> Spread:
-        """Of that kind on that device, else of the kind on any device."""
-        return self.spread.get(f"{kind} {device}") or self.spread.get(f"{kind} any") or UNKNOWN
+        """Of that kind on that device, else of the kind on any device, wider."""
+        found = self.spread.get(f"{kind} {device}")
+        if found:
+            return found
+        other = self.spread.get(f"{kind} any")
+        return _widened(other) if other else UNKNOWN
 
     def correction(self, at: Case) -> Correction:
         """What measured runs near a case say about the model's seconds for it."""
@@ -99,7 +105,7 @@ def read_calibration(stack: str, level: Level = "published") -> Calibration:
         train={**older.train, **found.train},
         generate={**older.generate, **found.generate},
         step={**older.step, **found.step},
-        spread={**older.spread, **found.spread},
+        spread={name: _widened(each) for name, each in older.spread.items()} | found.spread,
     )
 
 
@@ -114,6 +120,10 @@ def read_calibration_file(path: Path) -> Calibration:
     except ValidationError as error:
         raise SpecError(f"{path}: {error}") from None
     return replace(found, anchors=read_anchors(path.with_suffix(".csv")))
+
+
+def _widened(spread: Spread) -> Spread:
+    return replace(spread, far=max(STRANGE, 1.5 * spread.far))
 
 
 def _constants(table: dict[str, Constants], device: str) -> Constants:

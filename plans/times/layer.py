@@ -23,8 +23,8 @@ class TrainSetting:
     recompute: nothing, unfused attention alone, every second product, or the whole forward pass;
     sharding: what of the model state is divided over the data-parallel ranks (ZeRO stages 0, 1,
     2, 3); reduce_bytes: width of the gradients on the wire; adapter: base weights are frozen;
-    offload: the optimizer's state is in host memory; drop_tokens: experts have a capacity; bubble: share of the 1F1B bubble that the
-    schedule leaves.
+    offload: the optimizer's state is in host memory; drop_tokens: experts have a capacity;
+    bubble: share of the 1F1B bubble that the schedule leaves.
     """
 
     sequence: int
