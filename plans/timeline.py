@@ -113,12 +113,13 @@ def reward_cost(workload: Workload, layout: ParallelLayout, settings: TrainSetti
 def reshard_cost(workload: Workload, train: ParallelLayout, rollout: ParallelLayout) -> Cost:
     """The switch: the least bytes over the link, and a local copy of what is not shared.
 
-    A rank receives (t p - g)/(g t p) of the model, g the rollout's tensor degree, when its
-    training shard lies inside its rollout shard (HybridFlow, Sheng et al. 2025, table 2).
+    A rank needs 1/g of the model, g the rollout's tensor degree, and holds 1/(max(t, g) p) of
+    it already, since one of the two shards lies inside the other; with g <= t that is
+    (t p - g)/(g t p) to receive (HybridFlow, Sheng et al. 2025, table 2).
     """
     shards, g = train.tp * train.pp, rollout.tp
     model_bytes = workload.element_bytes * workload.model.parameter_count
-    moved = model_bytes * max(0, shards - g) / (g * shards)
+    moved = model_bytes * (1 / g - 1 / (max(train.tp, g) * train.pp))
     copied = max(0.0, rollout_weight_bytes(workload, train, rollout) - moved)
     fixed = Cost(overhead=workload.hardware.switch_microseconds * MICROSECOND * workload.slowdown)
     return fixed + copy_cost(workload, copied) + message_cost(workload, shards, moved)

@@ -183,3 +183,13 @@ def test_only_what_a_job_does_outside_of_its_steps_is_planned(changes, names):
     times = outside_times(wanted, candidate)
     assert [time.name for time in times] == names
     assert all(0 < time.cost.seconds < inf for time in times)
+
+
+def test_a_switch_to_a_finer_cut_moves_what_the_schedule_moves():
+    train, rollout = ParallelLayout(tp=2, pp=2), ParallelLayout(tp=4)
+    wanted = workload(large_job(cluster=H200))
+    planned = reshard_cost(wanted, train, rollout).network
+    link = link_between(wanted, 4)
+    share = (planned - link.latency_seconds) * link.bytes_per_second
+    # a rank needs a quarter and holds half of it: its own stage's layers
+    assert share == pytest.approx(2 * wanted.model.parameter_count / 8)
