@@ -20,7 +20,15 @@ DATA = {
     "slurm": ["templates/*.j2"],
 }
 LIGHT = ["click>=8.1", "pydantic>=2.7", "pyyaml>=6", "jinja2>=3.1", "rich>=13", "submitit>=1.5.4"]
-RANK = ["h5py>=3.11", "mpi4py>=4.1", "numpy>=1.26", "safetensors>=0.4", "tensorboard>=2.17"]
+RANK = [
+    "h5py>=3.11",
+    "math-verify>=0.9",
+    "mpi4py>=4.1",
+    "numpy>=1.26",
+    "pyarrow>=15",
+    "safetensors>=0.4",
+    "tensorboard>=2.17",
+]
 
 setup(
     name="rlplan",

@@ -10,12 +10,18 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """One row of the data set, tokenized. `index` is its row; `answer` goes to the reward rule."""
+    """One row of the data set, tokenized. `index` is its row; `answer` goes to the reward rule.
+
+    `source` names the data set a row is from, `extra` is the JSON of what else the row says;
+    both are empty where the file has neither.
+    """
 
     index: int
     text: str
     tokens: tuple[int, ...]
     answer: str
+    source: str = ""
+    extra: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The data of a run: JSON-lines rows as prompts, and which of them a step works on.
+"""The data of a run: its rows as prompts, and which of them a step works on.
 
 The order is a pure function of (seed, stream, epoch): nothing is kept between steps, so a
 resumed run and every rank of a run see the same prompts without asking anybody.
@@ -6,51 +6,76 @@ resumed run and every rank of a run see the same prompts without asking anybody.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from runtime.batch import Prompt, Sequences
-from runtime.mistakes import DataMistake, MissingInput
+from runtime.examples import Example, TooLong, example_of
+from runtime.mistakes import DataMistake
+from runtime.rows import read_rows
 from runtime.tokenizer import Tokenizer
 
-KEYS = ("prompt", "answer")
 SHOWN_MISTAKES = 8
 FEISTEL_ROUNDS = 4
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """The prompts of a file, and what was said of rows that were left out as too long."""
+
+    prompts: tuple[Prompt, ...]
+    dropped: tuple[str, ...] = ()
+
+
 def read_prompts(
-    path: Path, tokenizer: Tokenizer, *, prompt_tokens: int, answer_tokens: int | None = None
-) -> tuple[Prompt, ...]:
-    """The rows of a JSON-lines file, tokenized; blank lines are skipped, other keys ignored.
+    path: Path,
+    tokenizer: Tokenizer,
+    *,
+    prompt_tokens: int,
+    answer_tokens: int | None = None,
+    drop_long: bool = False,
+) -> Reading:
+    """The rows of a file or folder (see `read_rows`), tokenized; keys not known are ignored.
 
     answer_tokens: the longest answer with its end token, where answers are learned from
-    (None: answers only go to the reward rule). Raises MissingInput, or DataMistake with all
-    mistakes of the file, each with its line (the first few written out).
+    (None: answers only go to the reward rule). drop_long: rows that are too long are left out
+    and told, instead of being mistakes. Raises MissingInput, or DataMistake with all mistakes
+    of the file, each with its place (the first few written out).
     """
     prompts: list[Prompt] = []
     mistakes: list[str] = []
-    for line, text in _lines(path):
+    dropped: list[str] = []
+    for place, row in read_rows(path):
         try:
-            row = _row(text)
-            tokens = _fitting(row["prompt"], tokenizer, "prompt", prompt_tokens)
-            if answer_tokens is not None:
-                _fitting(row["answer"], tokenizer, "answer", answer_tokens, end_tokens=1)
+            found = example_of(row, tokenizer)
+            found.check(tokenizer, prompt_tokens, answer_tokens)
+        except TooLong as error:
+            (dropped if drop_long else mistakes).append(f"{place}: {error}")
         except ValueError as error:
-            mistakes.append(f"{path}:{line}: {error}")
-            continue
-        prompts.append(
-            Prompt(index=len(prompts), text=row["prompt"], tokens=tokens, answer=row["answer"])
-        )
+            mistakes.append(f"{place}: {error}")
+        else:
+            prompts.append(_prompt(found, index=len(prompts)))
     if mistakes:
         raise DataMistake(_summary(mistakes))
     if not prompts:
-        raise DataMistake(f'{path}: no rows; each line holds {{"prompt": ..., "answer": ...}}')
-    return tuple(prompts)
+        left = f"; {len(dropped)} were too long" if dropped else ""
+        raise DataMistake(f'{path}: no rows{left}; each holds {{"prompt": ..., "answer": ...}}')
+    return Reading(prompts=tuple(prompts), dropped=tuple(dropped))
+
+
+def _prompt(found: Example, index: int) -> Prompt:
+    return Prompt(
+        index=index,
+        text=found.text,
+        tokens=found.tokens,
+        answer=found.answer,
+        source=found.source,
+        extra=found.extra,
+    )
 
 
 def prompts_of_step(
@@ -90,50 +115,6 @@ def answer_sequences(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> Sequenc
     """Prompts with their answers and the end token as responses: a supervised batch."""
     answers = [(*tokenizer.encode(row.answer), tokenizer.end_token) for row in prompts]
     return sequences_of([row.tokens for row in prompts], answers, tokenizer.pad_token)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, text in enumerate(file, start=1):
-                if text.strip():
-                    yield number, text
-    except UnicodeDecodeError as error:
-        raise DataMistake(f"{path}: not UTF-8: {error.reason}") from None
-    except OSError as error:
-        raise MissingInput(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
-
-
-def _row(text: str) -> dict[str, str]:
-    """The prompt and answer of a line; ValueError says what is wrong with it."""
-    try:
-        row: Any = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
-    if not isinstance(row, dict):
-        raise ValueError('expected an object such as {"prompt": "1+1=", "answer": "2"}')
-    for key in KEYS:
-        if key not in row:
-            raise ValueError(f"{key}: missing; the keys are {', '.join(map(repr, row)) or 'none'}")
-        if not isinstance(row[key], str):
-            raise ValueError(f"{key}: expected text in quotes, got {json.dumps(row[key])[:40]}")
-    return {key: row[key] for key in KEYS}
-
-
-def _fitting(
-    text: str, tokenizer: Tokenizer, key: str, limit: int, end_tokens: int = 0
-) -> tuple[int, ...]:
-    """The tokens of a text that must be whole, known and short enough; ValueError otherwise."""
-    tokens = tokenizer.encode(text)
-    name = "prompt" if key == "prompt" else "response"
-    if not tokens:
-        raise ValueError(f"{key}: no tokens in {text[:40]!r}")
-    if unknown := tokenizer.unknown_text(text):
-        raise ValueError(f"{key}: the tokenizer does not know {unknown!r}")
-    if len(tokens) + end_tokens > limit:
-        counted = f"{len(tokens)} tokens{' and the end token' if end_tokens else ''}"
-        raise ValueError(f"{key}: {counted}, but tokens.{name} is {limit}")
-    return tokens
 
 
 def _summary(mistakes: list[str]) -> str:

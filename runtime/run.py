@@ -64,7 +64,8 @@ def _read_inputs(context: RankContext) -> Inputs:
         if name is None:
             return ()
         path, limit = context.base / name, job.tokens.prompt
-        return read_prompts(path, tokenizer, prompt_tokens=limit, answer_tokens=answer_tokens)
+        found = read_prompts(path, tokenizer, prompt_tokens=limit, answer_tokens=answer_tokens)
+        return found.prompts
 
     shown = (job.supervised.data or job.data.train) if job.supervised else None
     return Inputs(

@@ -22,6 +22,22 @@ class Tokenizer:
         """The tokens of a text, without special tokens around it."""
         return tuple(self.fast.encode(text, add_special_tokens=False))
 
+    def chat(self, messages: list[dict[str, str]]) -> str:
+        """The text of a chat up to where the model answers, by the folder's own template.
+
+        ValueError when the folder has no chat template, or the template refuses the chat.
+        """
+        if not self.fast.chat_template:
+            raise ValueError("prompt: a chat, but the model's tokenizer has no chat template")
+        try:
+            text = self.fast.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        # The template is code of the folder, run in a sandbox; it may raise anything.
+        except Exception as error:
+            raise ValueError(f"prompt: the chat template refuses it: {error}") from None
+        return str(text)
+
     def decode(self, response: Sequence[int]) -> str:
         """The text of a response without its end token.
 

@@ -26,6 +26,8 @@ ONLY_IN = {
     "torch": "runtime/",
     "transformers": "runtime/",
     "tensorboard": "runtime/metrics.py",
+    "pyarrow": "runtime/rows.py",
+    "math_verify": "runtime/",
     "jinja2": "slurm/",
     "submitit": "slurm/",
     "click": "launcher/",
@@ -34,7 +36,17 @@ ONLY_IN = {
     "yaml": ("plans/", "benchmarks/"),
 }
 # What a file may import only where it is needed, so that the rest starts without it.
-NEVER_AT_THE_TOP = {"h5py", "matplotlib", "rich", "submitit", "tensorboard", "transformers", "vllm"}
+NEVER_AT_THE_TOP = {
+    "h5py",
+    "math_verify",
+    "matplotlib",
+    "pyarrow",
+    "rich",
+    "submitit",
+    "tensorboard",
+    "transformers",
+    "vllm",
+}
 # Clock, chance, processes and environment: with them the same job file gives other plans.
 IMPURE = {
     "os",

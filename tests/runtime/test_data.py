@@ -41,7 +41,7 @@ def complaint(path: Path, tokenizer: Tokenizer, **limits: int) -> str:
 
 def test_a_row_becomes_a_prompt_with_its_tokens(tmp_path, tokenizer):
     path = rows(tmp_path, GOOD, "", '{"prompt": "40+7=", "answer": "47", "level": 2}')
-    first, second = read_prompts(path, tokenizer, prompt_tokens=8)
+    first, second = read_prompts(path, tokenizer, prompt_tokens=8).prompts
     assert (first.index, first.text, first.answer) == (0, "1+2=", "3")
     assert first.tokens == (4, 13, 5, 16)
     assert (second.index, second.tokens) == (1, (7, 3, 13, 10, 16))
@@ -84,8 +84,8 @@ def test_all_wrong_rows_are_in_one_message_that_stays_short(tmp_path, tokenizer)
 
 def test_an_answer_that_is_learned_must_fit_with_its_end_token(tmp_path, tokenizer):
     path = rows(tmp_path, '{"prompt": "1+2=", "answer": "1234"}')
-    assert len(read_prompts(path, tokenizer, prompt_tokens=8)) == 1
-    assert len(read_prompts(path, tokenizer, prompt_tokens=8, answer_tokens=5)) == 1
+    assert len(read_prompts(path, tokenizer, prompt_tokens=8).prompts) == 1
+    assert len(read_prompts(path, tokenizer, prompt_tokens=8, answer_tokens=5).prompts) == 1
     said = complaint(path, tokenizer, answer_tokens=4)
     assert said == "rows.jsonl:1: answer: 4 tokens and the end token, but tokens.response is 4"
 
@@ -101,7 +101,10 @@ def test_a_file_that_is_not_text_is_a_mistake(tmp_path, tokenizer):
 
 
 def test_a_missing_file_or_a_folder_in_its_place_is_told(tmp_path, tokenizer):
-    for path, reason in ((tmp_path / "none.jsonl", "no such file"), (tmp_path, "is a directory")):
+    for path, reason in (
+        (tmp_path / "none.jsonl", "no such file"),
+        (tmp_path, "a folder without .parquet"),
+    ):
         with pytest.raises(MissingInput, match=reason) as caught:
             read_prompts(path, tokenizer, prompt_tokens=8)
         assert caught.value.code is ExitCode.MISSING_INPUT
@@ -111,7 +114,7 @@ def test_a_missing_file_or_a_folder_in_its_place_is_told(tmp_path, tokenizer):
 @pytest.fixture
 def ten(tmp_path, tokenizer):
     lines = [json.dumps({"prompt": f"{i}+0=", "answer": str(i)}) for i in range(10)]
-    return read_prompts(rows(tmp_path, *lines), tokenizer, prompt_tokens=8)
+    return read_prompts(rows(tmp_path, *lines), tokenizer, prompt_tokens=8).prompts
 
 
 def test_each_epoch_holds_every_prompt_once_in_another_order(ten):
@@ -173,7 +176,7 @@ def test_prompts_and_responses_are_joined_and_padded():
 
 
 def test_an_answer_is_learned_with_its_end_token(tmp_path, tokenizer):
-    prompts = read_prompts(rows(tmp_path, GOOD), tokenizer, prompt_tokens=8)
+    prompts = read_prompts(rows(tmp_path, GOOD), tokenizer, prompt_tokens=8).prompts
     found = answer_sequences(prompts, tokenizer)
     assert found.tokens.tolist() == [[4, 13, 5, 16, 6, tokenizer.end_token]]
     assert found.response_mask.tolist() == [[False, False, False, True, True]]
@@ -207,7 +210,7 @@ def test_a_tokenizer_without_an_end_token_is_told(tmp_path):
 def addition(tokenizer: Tokenizer, part: str) -> list[tuple[tuple[int, ...], int]]:
     """The rows of a file of the addition task: the summands, smaller first, and the answer."""
     path = EXAMPLES / "data" / f"addition-{part}.jsonl"
-    prompts = read_prompts(path, tokenizer, prompt_tokens=8, answer_tokens=4)
+    prompts = read_prompts(path, tokenizer, prompt_tokens=8, answer_tokens=4).prompts
     return [
         (tuple(sorted(map(int, prompt.text.removesuffix("=").split("+")))), int(prompt.answer))
         for prompt in prompts
