@@ -55,6 +55,14 @@ class Switch:
 class Tables(Protocol):
     """What a search asks of the cost model; `group` is the node group of the pool."""
 
+    def sizes(self, role: Role, group: int = 0) -> Sequence[int]:
+        """Numbers of ranks on which the role has a legal layout, ascending; nothing is costed."""
+        ...
+
+    def count(self, role: Role, ranks: int, group: int = 0) -> int:
+        """How many choices there are on that many ranks; nothing is costed."""
+        ...
+
     def choices(self, role: Role, ranks: int, group: int = 0) -> Sequence[Choice]:
         """Every legal way to run the role on that many ranks; empty when there is none."""
         ...

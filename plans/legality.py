@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import isqrt
 
 from plans.dataflow import Role
 from plans.layout import ParallelLayout
@@ -21,10 +22,14 @@ class Rejection:
     what: str
     layout: ParallelLayout
     reason: str
+    role: Role = Role.ACTOR_TRAIN
 
 
 def divisors(number: int) -> list[int]:
-    return [one for one in range(1, number + 1) if number % one == 0]
+    """All divisors, smallest first."""
+    small = [one for one in range(1, isqrt(number) + 1) if number % one == 0]
+    large = [number // one for one in reversed(small) if one * one != number]
+    return small + large
 
 
 def fixed_layout(workload: Workload) -> TrainRoleSpec:
@@ -70,7 +75,7 @@ def rollout_degrees(workload: Workload) -> tuple[list[int], list[Rejection]]:
         raise PlanError(text, at=("roles", "actor_rollout"))
     legal, rejected = [], []
     for tp in [asked] if asked else divisors(workload.world_size):
-        reason = rollout_reason(workload, tp)
+        reason = rollout_reason(workload, tp, workload.world_size // tp)
         if reason:
             layout = ParallelLayout(tp=tp, dp=workload.world_size // tp)
             rejected.append(Rejection(what=f"rollout tp{tp}", layout=layout, reason=reason))
@@ -81,26 +86,65 @@ def rollout_degrees(workload: Workload) -> tuple[list[int], list[Rejection]]:
 
 def train_reason(workload: Workload, layout: ParallelLayout) -> str:
     """Why Megatron-core cannot train in this layout; empty when it can."""
-    model, batch = workload.model, workload.job.batch
-    mini = batch.sequences // batch.mini_batches
-    legal = [one for one in divisors(model.kv_head_count) if one <= workload.ranks_per_node]
+    return (
+        tensor_reason(workload, layout.tp)
+        or stage_reason(workload, layout.pp)
+        or batch_reason(workload, layout)
+    )
+
+
+def tensor_reason(workload: Workload, tp: int) -> str:
+    """Why Megatron-core cannot cut the model's matrices into `tp` parts."""
+    heads = workload.model.kv_head_count
+    legal = [one for one in divisors(heads) if one <= workload.ranks_per_node]
     tests = (
-        *_tensor_tests(workload, layout.tp),
+        *_tensor_tests(workload, tp),
         (
-            model.kv_head_count % layout.tp == 0,
-            f"tp {layout.tp} does not divide {model.kv_head_count} key/value heads; "
-            f"legal: {', '.join(map(str, legal))}",
+            heads % tp == 0,
+            f"tp {tp} does not divide {heads} key/value heads; legal: {', '.join(map(str, legal))}",
         ),
-        (
-            model.layer_count % layout.pp == 0,
-            f"pp {layout.pp} does not divide {model.layer_count} layers",
-        ),
+    )
+    return _first(tests)
+
+
+def stage_reason(workload: Workload, pp: int, *, uneven: bool = False) -> str:
+    """Why the layers cannot be cut into `pp` stages, of unequal length when `uneven`."""
+    layers = workload.model.layer_count
+    if layers % pp == 0 or (uneven and uneven_stages(layers, pp)):
+        return ""
+    return f"pp {pp} does not divide {layers} layers"
+
+
+def batch_reason(workload: Workload, layout: ParallelLayout) -> str:
+    """Why a batch cannot be spread over the layout.
+
+    Each sequence is cut into 2 cp pieces, so that causal attention is balanced (Megatron-core).
+    """
+    mini, tokens = workload.mini_batch, workload.sequence_tokens
+    tests = (
         (
             mini % layout.dp == 0,
             f"dp {layout.dp} does not divide the {mini} sequences of an optimizer step",
         ),
+        (
+            layout.cp == 1 or tokens % (2 * layout.cp) == 0,
+            f"sequences of {tokens} tokens do not divide into 2 x cp {layout.cp} pieces",
+        ),
     )
-    return next((reason for holds, reason in tests if not holds), "")
+    return _first(tests)
+
+
+def uneven_stages(layers: int, pp: int) -> tuple[int, int] | None:
+    """Layers of the first and last stage when the others hold ceil(layers / pp); None if none.
+
+    The ends hold fewer: the embedding stands on the one, the head and the loss on the other
+    (Megatron-core's num_layers_in_first_pipeline_stage and its twin).
+    """
+    middle = -(-layers // pp)
+    rest = layers - middle * (pp - 2)
+    if pp < 2 or layers % pp == 0 or rest < 2:
+        return None
+    return rest - rest // 2, rest // 2
 
 
 def _judge_reason(workload: Workload, layout: ParallelLayout) -> str:
@@ -111,13 +155,12 @@ def _judge_reason(workload: Workload, layout: ParallelLayout) -> str:
     return f"reward model: {reason}" if reason else ""
 
 
-def rollout_reason(workload: Workload, tp: int) -> str:
-    """Why vLLM cannot generate with this tensor degree; empty when it can.
+def rollout_reason(workload: Workload, tp: int, replicas: int) -> str:
+    """Why vLLM cannot generate with replicas of this tensor degree; empty when it can.
 
     Key/value heads are divided, or copied when ranks outnumber them.
     """
-    replicas, sequences = workload.world_size // tp, workload.job.batch.sequences
-    heads = workload.model.kv_head_count
+    heads, sequences = workload.model.kv_head_count, workload.job.batch.sequences
     tests = (
         *_tensor_tests(workload, tp),
         (
@@ -129,6 +172,11 @@ def rollout_reason(workload: Workload, tp: int) -> str:
             f"{replicas} replicas for {sequences} sequences: some would have no work",
         ),
     )
+    return _first(tests)
+
+
+def _first(tests: Iterable[tuple[bool, str]]) -> str:
+    """The reason of the first test that does not hold; empty when all do."""
     return next((reason for holds, reason in tests if not holds), "")
 
 

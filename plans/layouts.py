@@ -1,0 +1,144 @@
+"""Every layout in which a role may run on the ranks of a pool, and why the others may not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from plans.dataflow import Role
+from plans.layout import ParallelLayout
+from plans.legality import (
+    Rejection,
+    batch_reason,
+    divisors,
+    rollout_reason,
+    stage_reason,
+    tensor_reason,
+)
+from plans.space import LARGEST_CONTEXT, LARGEST_VIRTUAL, Feature, Space
+from plans.workload import Workload
+
+Degrees = Mapping[str, int]
+# A layout, and why it cannot be; empty when it can.
+Judged = tuple[ParallelLayout, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layouts:
+    """The legal layouts of a role, smallest degrees first, and the rejected ones."""
+
+    legal: tuple[ParallelLayout, ...]
+    rejected: tuple[Rejection, ...]
+
+
+def layouts_of(
+    workload: Workload, role: Role, ranks: int, space: Space, fixed: Degrees | None = None
+) -> Layouts:
+    """The layouts of a role on `ranks` ranks; `fixed` are degrees that must be as given.
+
+    A degree that no layout can have is rejected once, in the first layout that would have it.
+    """
+    tried = _rollout_layouts if role == Role.ACTOR_ROLLOUT else _train_layouts
+    called = "rollout tp{0.tp}" if role == Role.ACTOR_ROLLOUT else "training {0}"
+    legal, rejected = [], []
+    for layout, reason in tried(workload.of(role), ranks, space):
+        if not _agrees(layout, fixed or {}):
+            continue
+        if reason:
+            what = called.format(layout)
+            rejected.append(Rejection(what=what, layout=layout, reason=reason, role=role))
+        else:
+            legal.append(layout)
+    return Layouts(legal=tuple(legal), rejected=tuple(rejected))
+
+
+def pool_sizes(workload: Workload, ranks: int) -> list[int]:
+    """Ranks that a pool may have on a group of `ranks`: whole nodes, or a node cut in halves.
+
+    Powers of two that divide a node, so that pools placed from the largest to the smallest
+    never lie across two nodes; the whole group is always one.
+    """
+    node = min(ranks, workload.ranks_per_node)
+    halves = [one for one in divisors(node) if one < node and one & (one - 1) == 0]
+    return [*halves, *range(node, ranks + 1, node)]
+
+
+def legal_sizes(workload: Workload, role: Role, ranks: int, space: Space) -> list[int]:
+    """The sizes of a pool, of a group of `ranks`, on which the role has a legal layout."""
+    sizes, own = pool_sizes(workload, ranks), workload.of(role)
+    if role == Role.ACTOR_ROLLOUT:
+        return [
+            size
+            for size in sizes
+            if any(not rollout_reason(own, tp, size // tp) for tp in divisors(size))
+        ]
+    products = _train_products(own, ranks, space)
+    return [size for size in sizes if size in products]
+
+
+def _train_products(workload: Workload, ranks: int, space: Space) -> set[int]:
+    """All products tp pp cp dp of degrees that are legal by themselves, up to `ranks`."""
+    uneven = space.allows(Feature.UNEVEN)
+    contexts = _context_degrees(LARGEST_CONTEXT, space)
+    layers = range(1, workload.model.layer_count + 1)
+    axes = (
+        [tp for tp in divisors(workload.ranks_per_node) if not tensor_reason(workload, tp)],
+        [pp for pp in layers if not stage_reason(workload, pp, uneven=uneven)],
+        [cp for cp in contexts if not batch_reason(workload, ParallelLayout(cp=cp))],
+        divisors(workload.mini_batch),
+    )
+    products = {1}
+    for degrees in axes:
+        products = {one * degree for one in products for degree in degrees}
+        products = {one for one in products if one <= ranks}
+    return products
+
+
+def _rollout_layouts(workload: Workload, ranks: int, space: Space) -> Iterator[Judged]:
+    del space  # vLLM's replicas have one axis here
+    for tp in divisors(ranks):
+        yield ParallelLayout(tp=tp, dp=ranks // tp), rollout_reason(workload, tp, ranks // tp)
+
+
+def _train_layouts(workload: Workload, ranks: int, space: Space) -> Iterator[Judged]:
+    """All products of tp, pp, cp and dp, each with the expert and virtual degrees it may have."""
+    uneven = space.allows(Feature.UNEVEN)
+    stages = {
+        pp: stage_reason(workload, pp, uneven=uneven)
+        for pp in divisors(ranks)
+        if pp <= workload.model.layer_count
+    }
+    for tp in divisors(ranks):
+        reason = tensor_reason(workload, tp)
+        if reason:
+            yield ParallelLayout(tp=tp, dp=ranks // tp), reason
+            continue
+        for pp in (pp for pp in stages if ranks // tp % pp == 0):
+            for cp in _context_degrees(ranks // tp // pp, space):
+                layout = ParallelLayout(tp=tp, pp=pp, cp=cp, dp=ranks // tp // pp // cp)
+                reason = stages[pp] or batch_reason(workload, layout)
+                if reason:
+                    yield layout, reason
+                    continue
+                yield from ((one, "") for one in _variants(workload, layout, space))
+
+
+def _variants(workload: Workload, layout: ParallelLayout, space: Space) -> Iterator[ParallelLayout]:
+    """The layout with each legal pair of expert degree and virtual stages."""
+    experts = workload.model.experts
+    wide = experts.count if experts and space.allows(Feature.EXPERT) else 1
+    deep = LARGEST_VIRTUAL if layout.pp > 1 and space.allows(Feature.VIRTUAL) else 1
+    share = layout.dp * layout.cp
+    for ep in (one for one in divisors(min(wide, share)) if share % one == wide % one == 0):
+        for vpp in range(1, deep + 1):
+            if vpp == 1 or workload.model.layer_count % (layout.pp * vpp) == 0:
+                yield layout if ep == vpp == 1 else replace(layout, ep=ep, vpp=vpp)
+
+
+def _context_degrees(ranks: int, space: Space) -> list[int]:
+    largest = LARGEST_CONTEXT if space.allows(Feature.CONTEXT) else 1
+    return [one for one in divisors(ranks) if one <= largest]
+
+
+def _agrees(layout: ParallelLayout, fixed: Degrees) -> bool:
+    return all(layout.degree(axis) == degree for axis, degree in fixed.items())

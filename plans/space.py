@@ -1,0 +1,72 @@
+"""The two spaces that are searched, and what sets them apart: features the engines here lack.
+
+`full` is everything the models know; `runnable` leaves out what a run would refuse. When the
+runtime learns a feature, its line in UNSUPPORTED goes, and nothing else changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from plans.dataflow import Role
+from plans.workload import Candidate
+
+
+class Feature(StrEnum):
+    """What a plan may use; the value is how a report calls it."""
+
+    POOLS = "several pools"
+    LAYOUTS = "trained and scored roles of different layouts"
+    CONTEXT = "context parallelism"
+    EXPERT = "expert parallelism"
+    VIRTUAL = "virtual pipeline stages"
+    UNEVEN = "uneven pipeline stages"
+    OFFLOAD = "the optimizer in host memory"
+    SLEEP = "a rollout that gives its memory back"
+
+
+UNSUPPORTED = {
+    Feature.POOLS: "every rank walks every phase; nothing moves weights between two pools",
+    Feature.LAYOUTS: "the rows of a batch are cut once, for all roles but the rollout",
+    Feature.CONTEXT: "the log-probability pass has whole sequences on a rank",
+    Feature.EXPERT: "the switch has no boxes for expert weights",
+    Feature.VIRTUAL: "the switch has no boxes for virtual stages",
+    Feature.UNEVEN: "the switch has boxes for equal stages only",
+    Feature.OFFLOAD: "Adam's states stay on the device",
+    Feature.SLEEP: "weights shared by both engines cannot be unmapped by one",
+}
+# Beyond these degrees nothing published trains or scores sequences of an RL run.
+LARGEST_CONTEXT = 8
+LARGEST_VIRTUAL = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """The plans that are compared; all of them but for those that use a feature in `without`."""
+
+    name: str
+    without: frozenset[Feature] = frozenset()
+
+    def allows(self, feature: Feature) -> bool:
+        return feature not in self.without
+
+
+FULL = Space(name="full")
+RUNNABLE = Space(name="runnable", without=frozenset(UNSUPPORTED))
+SPACES = {space.name: space for space in (RUNNABLE, FULL)}
+
+
+def features_of(candidate: Candidate) -> tuple[Feature, ...]:
+    """The features that a candidate uses, in the order of their names above."""
+    layouts = [one.layout for one in candidate.placements if one.role != Role.ACTOR_ROLLOUT]
+    settings = [one.train for one in candidate.placements if one.train]
+    used = {
+        Feature.POOLS: len(candidate.pools) > 1,
+        Feature.LAYOUTS: len(set(layouts)) > 1,
+        Feature.CONTEXT: any(layout.cp > 1 for layout in layouts),
+        Feature.EXPERT: any(layout.ep > 1 for layout in layouts),
+        Feature.VIRTUAL: any(layout.vpp > 1 for layout in layouts),
+        Feature.OFFLOAD: any(one.optimizer_offload for one in settings),
+    }
+    return tuple(feature for feature in Feature if used.get(feature))
