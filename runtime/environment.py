@@ -46,8 +46,8 @@ def place_of(environment: Mapping[str, str]) -> Place:
 
 
 def host_name() -> str:
-    """The short name of this host."""
-    return socket.gethostname().split(".")[0]
+    """The name of this host: Slurm's where it gives one, else the short one it has itself."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname().split(".")[0]
 
 
 def without_manager(environment: Mapping[str, str]) -> dict[str, str]:
@@ -86,6 +86,17 @@ def announce(*, rank: int, size: int, local_rank: int, local_size: int) -> None:
 def announce_rendezvous(address: str, port: int) -> None:
     """Write where torch.distributed meets, for libraries that look there."""
     os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
+
+
+def launch_address() -> str | None:
+    """The address of the host where srun runs, which all hosts of a job can reach."""
+    return os.environ.get("SLURM_LAUNCH_NODE_IPADDR")
+
+
+def settle_interface(name: str | None) -> None:
+    """Tell gloo its interface, unless somebody has; it would look the host's own name up."""
+    if name is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 def change(values: Mapping[str, str], removed: frozenset[str] = frozenset()) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch.distributed as dist
 
 from runtime import environment
+from runtime.address import address_towards, interface_of
 from runtime.context import RankContext
 
 LOOPBACK = "127.0.0.1"
@@ -56,6 +57,7 @@ def join(context: RankContext) -> Groups:
         master_listen_fd=listener.detach() if listener else None,
     )
     environment.announce_rendezvous(address, port)
+    environment.settle_interface(interface_of(address_towards(address)))
     backend = BACKENDS[context.device.partition(":")[0]]
     dist.init_process_group(
         backend,
@@ -82,5 +84,6 @@ def _listen(host: str) -> socket.socket:
 
 
 def _address() -> str:
-    """The address by which other hosts reach this one."""
-    return socket.gethostbyname(socket.gethostname())
+    """The address by which other hosts reach this one: the way to srun's host, else by name."""
+    launcher = environment.launch_address()
+    return address_towards(launcher or socket.gethostbyname(socket.gethostname()))
