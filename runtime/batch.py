@@ -1,4 +1,4 @@
-"""The values that move between phases: prompts, completions, and the experience of one step."""
+"""The values that move between phases: requests, completions, and the experience of one step."""
 
 from __future__ import annotations
 
@@ -6,22 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
-    """One row of the data set, tokenized. `index` is its row; `answer` goes to the reward rule.
-
-    `source` names the data set a row is from, `extra` is the JSON of what else the row says;
-    both are empty where the file has neither.
-    """
-
-    index: int
-    text: str
-    tokens: tuple[int, ...]
-    answer: str
-    source: str = ""
-    extra: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

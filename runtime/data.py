@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
-from runtime.batch import Prompt, Sequences
+from runtime.batch import Sequences
 from runtime.examples import Example, TooLong, example_of
 from runtime.mistakes import DataMistake
+from runtime.prompt import Prompt
 from runtime.rows import read_rows
 from runtime.tokenizer import Tokenizer
 

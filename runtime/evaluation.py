@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runtime.batch import Prompt
 from runtime.control import Control
 from runtime.generation import Generator
-from runtime.rewards import RewardRule
+from runtime.judges import Judge
+from runtime.prompt import Prompt
 from runtime.tokenizer import Tokenizer
 
 FULL_REWARD = 1.0
@@ -21,7 +21,7 @@ class Evaluation:
     prompts: Sequence[Prompt]
     tokenizer: Tokenizer
     generator: Generator
-    reward_rule: RewardRule
+    judge: Judge
     control: Control
 
     def accuracy(self) -> float:
@@ -30,7 +30,7 @@ class Evaluation:
         mine = self.prompts[rows.slice]
         answers = self.generator.complete(mine, 0.0, [0] * len(mine))
         texts = [self.tokenizer.decode(answer.tokens) for answer in answers]
-        rewards = self.reward_rule.score(mine, texts) if self.generator.speaks else []
+        rewards = self.judge.score(mine, texts) if self.generator.speaks else []
         right = sum(reward >= FULL_REWARD for reward in rewards)
         everyones: list[int] = self.control.gather(right, what="accuracy")
         return sum(everyones) / len(self.prompts)

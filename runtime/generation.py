@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from plans.layout import ParallelLayout
-from runtime.batch import Completion, Prompt, Request, Sequences
+from runtime.batch import Completion, Request, Sequences
 from runtime.engines import RolloutEngine
+from runtime.prompt import Prompt
 from runtime.sharing import Rows, part, share
 
 

@@ -12,10 +12,11 @@ from plans.dataflow import Role
 from plans.plan import Plan
 from runtime import objectives
 from runtime.assembly import Engines
-from runtime.batch import Completion, Experience, Prompt, Sequences
+from runtime.batch import Completion, Experience, Sequences
 from runtime.data import prompts_of_step, request_seed
 from runtime.generation import Generator
-from runtime.rewards import RewardRule
+from runtime.judges import Judge
+from runtime.prompt import Prompt
 from runtime.sharing import Rows, part, share
 from runtime.tokenizer import Tokenizer
 
@@ -29,7 +30,7 @@ class StepWork:
     prompts: Sequence[Prompt]
     tokenizer: Tokenizer
     generator: Generator
-    reward_rule: RewardRule | None
+    judge: Judge | None
     device: torch.device
     _step: int = 0
     _batch: list[Prompt] = field(default_factory=list)
@@ -94,9 +95,9 @@ class StepWork:
     def _reward(self) -> dict[str, float]:
         mine = self._batch[self.generator.rows(len(self._batch)).slice]
         rewards = [0.0] * len(mine)
-        if self.reward_rule and not self.plan.has(Role.REWARD):
+        if self.judge and not self.plan.has(Role.REWARD):
             texts = [self.tokenizer.decode(done.tokens) for done in self._completions]
-            rewards = self.reward_rule.score(mine, texts)
+            rewards = self.judge.score(mine, texts)
         like = torch.zeros(0, device=self.device)
         sequences, log_probs, rewards_of_all = self.generator.assemble(
             self._batch, self._completions, rewards, like

@@ -1,33 +1,37 @@
-"""Rewards by rule: a number for a response, by a rule of ours or a function in the user's file."""
+"""Rewards by rule: a number for each response, by rules of ours or a function in the user's file.
+
+Rules that are quick and ours are applied in place. What runs foreign code or may take long is
+applied by workers (`judges.py`), each sample within a time limit.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import inspect
+import json
 import math
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
 from typing import Any, SupportsFloat
 
-from runtime.batch import Prompt
 from runtime.mistakes import MissingInput, RewardMistake
+from runtime.prompt import Prompt
+from runtime.rules import RULES, RewardFunction
 
-# (prompt, response, answer) -> reward
-RewardFunction = Callable[[str, str, str], float]
-# "1,234" is one number and "3,4" are two; the minus of "10-7" is no sign.
-NUMBER = re.compile(r"(?:(?<!\d)[-+])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)", re.A)
+# The parameters of verl's reward functions, in their order.
+VERL = ("data_source", "solution_str", "ground_truth", "extra_info")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RewardRule:
     """A reward function and its name in the job file."""
 
     name: str
     function: RewardFunction
+    timeouts: int = 0
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
         """The reward of each response to its prompt.
@@ -35,12 +39,12 @@ class RewardRule:
         Raises RewardMistake naming rule, row and exception when the function fails, or when
         it returns anything but a finite number.
         """
-        return [self._one(*pair) for pair in zip(prompts, responses, strict=True)]
+        return [self.one(*pair) for pair in zip(prompts, responses, strict=True)]
 
-    def _one(self, prompt: Prompt, response: str) -> float:
-        place = f"reward {self.name}: row {prompt.index}, response {response[:40]!r}"
+    def one(self, prompt: Prompt, response: str) -> float:
+        place = place_text(self.name, prompt, response)
         try:
-            value: Any = self.function(prompt.text, response, prompt.answer)
+            value: Any = self.function(prompt, response)
             reward = float(value) if isinstance(value, SupportsFloat) else math.nan
         # The user's code may raise anything; all of it is theirs to mend.
         except Exception as error:
@@ -50,14 +54,19 @@ class RewardRule:
         return reward
 
 
-def load_reward(name: str, base: Path) -> RewardRule:
-    """The rule a job file names: 'exact', 'number', 'length', or 'path.py:function' under `base`.
+def place_text(name: str, prompt: Prompt, response: str) -> str:
+    """How a mistake of a rule is placed: the rule, the row, and the response's beginning."""
+    return f"reward {name}: row {prompt.index}, response {response[:40]!r}"
+
+
+def load_rule(name: str, base: Path) -> RewardRule:
+    """The rule of that name, ours or `path.py:function` under `base`, applied in this process.
 
     Raises MissingInput when there is no such file, RewardMistake when it cannot be loaded or
     has no such function. The file's code is run.
     """
     if name in RULES:
-        return RewardRule(name=name, function=RULES[name])
+        return RewardRule(name=name, function=RULES[name].function)
     file, _, function_name = name.rpartition(":")
     path = base / file
     if not path.is_file():
@@ -68,40 +77,30 @@ def load_reward(name: str, base: Path) -> RewardRule:
             f"reward {name}: {path} has no function {function_name!r}; "
             f"define {function_name}(prompt, response, answer) -> float"
         )
-    return RewardRule(name=name, function=function)
+    return RewardRule(name=name, function=_adapted(function))
 
 
-def exact(prompt: str, response: str, answer: str) -> float:  # noqa: ARG001
-    """1 when the response is the answer, white space around them aside."""
-    return float(response.strip() == answer.strip())
+def runs_apart(name: str) -> bool:
+    """Whether a rule runs in workers: the user's own, and those of ours that may take long."""
+    return name not in RULES or RULES[name].apart
 
 
-def number(prompt: str, response: str, answer: str) -> float:  # noqa: ARG001
-    """1 when the last number of the response equals the last number of the answer."""
-    given, wanted = _last_number(response), _last_number(answer)
-    if wanted is None:
-        raise ValueError(f"the answer {answer!r} holds no number")
-    return float(given is not None and given == wanted)
+def _adapted(function: Callable[..., float]) -> RewardFunction:
+    """The user's function on our arguments: verl's four when it names them, else our three.
 
-
-def length(prompt: str, response: str, answer: str) -> float:  # noqa: ARG001
-    """1 when the response has as many characters as the answer says, less with the distance.
-
-    1 - |length - target| / max(length, target).
+    verl's functions may also return a dictionary with the number under "score".
     """
-    target = _last_number(answer)
-    if target is None or target < 1:
-        raise ValueError(f"the answer {answer!r} holds no positive number of characters")
-    given = Decimal(len(response))
-    return float(1 - abs(given - target) / max(given, target))
+    named = set(inspect.signature(function).parameters)
+    if not {"solution_str", "ground_truth"} <= named:
+        return lambda prompt, response: function(prompt.text, response, prompt.answer)
 
+    def verl(prompt: Prompt, response: str) -> float:
+        extra = json.loads(prompt.extra) if prompt.extra else None
+        values = (prompt.source, response, prompt.answer, extra)
+        found = function(**dict(zip(VERL, values, strict=True)))
+        return found["score"] if isinstance(found, dict) else found
 
-RULES: dict[str, RewardFunction] = {"exact": exact, "number": number, "length": length}
-
-
-def _last_number(text: str) -> Decimal | None:
-    found = NUMBER.findall(text)
-    return Decimal(found[-1].replace(",", "")) if found else None
+    return verl
 
 
 def _module(name: str, path: Path) -> ModuleType:

@@ -9,7 +9,6 @@ import torch
 
 from plans.dataflow import Role
 from runtime.assembly import Seat, assemble
-from runtime.batch import Prompt
 from runtime.context import RankContext
 from runtime.data import read_prompts
 from runtime.evaluation import Evaluation
@@ -17,8 +16,9 @@ from runtime.events import EventLog
 from runtime.experience import experience_writer
 from runtime.generation import Generator
 from runtime.groups import join
+from runtime.judges import open_judge
 from runtime.loop import StepWork
-from runtime.rewards import load_reward
+from runtime.prompt import Prompt
 from runtime.session import Progress, Session
 from runtime.tokenizer import Tokenizer, load_tokenizer
 from runtime.versions import run_versions
@@ -84,7 +84,9 @@ def _open(
 ) -> Session:
     """Build the engines and what works with them."""
     plan, job = context.plan, context.plan.job
-    rule = load_reward(job.reward.rule, context.base) if job.reward.rule else None
+    judge = None
+    if job.reward.rule:
+        judge = open_judge({job.reward.rule: 1.0}, context.base, count=1, seconds=30.0)
     engines = assemble(plan, context.base, _seat(context))
     generator = Generator(
         engine=engines.rollout,
@@ -101,16 +103,16 @@ def _open(
         prompts=inputs.train,
         tokenizer=inputs.tokenizer,
         generator=generator,
-        reward_rule=rule,
+        judge=judge,
         device=torch.device(context.device),
     )
     evaluation = None
-    if inputs.held_out and rule is not None:
+    if inputs.held_out and judge is not None:
         evaluation = Evaluation(
             prompts=inputs.held_out,
             tokenizer=inputs.tokenizer,
             generator=generator,
-            reward_rule=rule,
+            judge=judge,
             control=context.control,
         )
     return Session(

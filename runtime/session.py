@@ -13,7 +13,6 @@ from plans.dataflow import Role
 from plans.record import StepRecord
 from runtime import checkpoint
 from runtime.assembly import Engines
-from runtime.batch import Prompt
 from runtime.context import RankContext
 from runtime.engines import TrainEngine, hf
 from runtime.evaluation import Evaluation
@@ -22,6 +21,7 @@ from runtime.experience import ExperienceWriter
 from runtime.export import export
 from runtime.loop import StepWork
 from runtime.metrics import MetricsWriter, Summary, write_summary
+from runtime.prompt import Prompt
 from runtime.supervised import warm_up
 from runtime.tokenizer import Tokenizer
 from runtime.versions import run_versions

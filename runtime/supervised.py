@@ -8,9 +8,9 @@ from plans.dataflow import Role
 from plans.plan import Plan
 from plans.spec import SupervisedSpec
 from runtime.assembly import Engines
-from runtime.batch import Prompt
 from runtime.data import answer_sequences, prompts_of_step
 from runtime.objectives import supervised_objective
+from runtime.prompt import Prompt
 from runtime.sharing import part
 from runtime.tokenizer import Tokenizer
 

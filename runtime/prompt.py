@@ -1,0 +1,21 @@
+"""Prompt: one row of the data, as it goes to the model and to the rule that judges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One row of the data set, tokenized. `index` is its row; `answer` goes to the reward rule.
+
+    `source` names the data set a row is from, `extra` is the JSON of what else the row says;
+    both are empty where the file has neither.
+    """
+
+    index: int
+    text: str
+    tokens: tuple[int, ...]
+    answer: str
+    source: str = ""
+    extra: str = ""
