@@ -7,7 +7,7 @@ are all that a search compares.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,6 +38,11 @@ class Choice:
     rollout: RolloutSettings | None = None
     host_bytes: float = 0.0
 
+    @property
+    def switch_key(self) -> Hashable:
+        """What of a choice a switch depends on."""
+        return self.layout
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Switch:
@@ -63,12 +68,23 @@ class Tables(Protocol):
         """How many choices there are on that many ranks; nothing is costed."""
         ...
 
+    def floor(self, role: Role, ranks: int, group: int = 0) -> tuple[float, ...]:
+        """Seconds a stage below which no choice on that many ranks or fewer can be; cheap.
+
+        Arithmetic at the device's peak will do: the better it is, the fewer tables a search
+        has to build. Zeros are always right.
+        """
+        ...
+
     def choices(self, role: Role, ranks: int, group: int = 0) -> Sequence[Choice]:
         """Every legal way to run the role on that many ranks; empty when there is none."""
         ...
 
     def switch(self, train: Choice, rollout: Choice, *, together: bool) -> Switch:
-        """The switch between two choices, on the same ranks or on different pools."""
+        """The switch between two choices, on the same ranks or on different pools.
+
+        It depends on the `switch_key` of the two, and on nothing else of them.
+        """
         ...
 
     def capacity(self, group: int = 0) -> float:
