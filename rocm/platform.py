@@ -8,7 +8,8 @@ cluster.
 
 from __future__ import annotations
 
-from plans.platform import COMMON, HIP_MASK, MEGATRON_CONNECTIONS, Platform, Variable
+from plans.platform import HIP_MASK, Platform
+from plans.variables import COMMON, MEGATRON_CONNECTIONS, Variable
 
 ROCM_TUNING = "ROCm documentation, MI300X workload tuning"
 VLLM_ROCM = "vLLM documentation, ROCm"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from runtime import environment
@@ -59,6 +60,9 @@ def join(context: RankContext) -> Groups:
     environment.announce_rendezvous(address, port)
     environment.settle_interface(interface_of(address_towards(address)))
     backend = BACKENDS[context.device.partition(":")[0]]
+    if backend != BACKENDS["cpu"]:
+        # NCCL, Megatron-core and Triton take the current device, whatever they are told
+        torch.cuda.set_device(context.device)
     dist.init_process_group(
         backend,
         store=store,

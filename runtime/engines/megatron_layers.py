@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from megatron.core.extensions.transformer_engine import HAVE_TE, TEDotProductAttention, TENorm
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
@@ -25,10 +26,20 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 
-def block(layer_count: int, qk_norm: bool) -> TransformerBlockSubmodules:
-    """The layers of one pipeline stage and the norm after the last."""
+def fused(config: TransformerConfig) -> bool:
+    """Whether Transformer Engine's kernels serve this model: installed, and for 16 bits."""
+    return bool(HAVE_TE) and torch.cuda.is_available() and config.bf16
+
+
+def block(layer_count: int, config: TransformerConfig) -> TransformerBlockSubmodules:
+    """The layers of one pipeline stage and the norm after the last.
+
+    Norms and attention are Transformer Engine's where `fused`. The linear layers are
+    Megatron's own, so parameters and checkpoints are the same with and without it.
+    """
+    norm = TENorm if fused(config) else RMSNorm
     return TransformerBlockSubmodules(
-        layer_specs=[_layer(qk_norm)] * layer_count, layer_norm=RMSNorm
+        layer_specs=[_layer(config, norm)] * layer_count, layer_norm=norm
     )
 
 
@@ -115,26 +126,28 @@ class ValueHead(torch.nn.Linear):
         return result
 
 
-def _layer(qk_norm: bool) -> ModuleSpec:
+def _layer(config: TransformerConfig, norm: type) -> ModuleSpec:
+    whole_heads = config.num_query_groups >= config.tensor_model_parallel_size
+    head_norm = norm if config.qk_layernorm else IdentityOp
     attention = SelfAttentionSubmodules(
         linear_qkv=ColumnParallelLinear,
-        core_attention=CausalAttention,
+        core_attention=TEDotProductAttention if fused(config) and whole_heads else CausalAttention,
         linear_proj=RowParallelLinear,
-        q_layernorm=RMSNorm if qk_norm else IdentityOp,
-        k_layernorm=RMSNorm if qk_norm else IdentityOp,
+        q_layernorm=head_norm,
+        k_layernorm=head_norm,
     )
     feed_forward = MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
     return ModuleSpec(
         module=TransformerLayer,
         submodules=TransformerLayerSubmodules(
-            input_layernorm=RMSNorm,
+            input_layernorm=norm,
             self_attention=ModuleSpec(
                 module=GroupedAttention,
                 params={"attn_mask_type": AttnMaskType.causal},
                 submodules=attention,
             ),
             self_attn_bda=get_bias_dropout_add,
-            pre_mlp_layernorm=RMSNorm,
+            pre_mlp_layernorm=norm,
             mlp=ModuleSpec(module=MLP, submodules=feed_forward),
             mlp_bda=get_bias_dropout_add,
         ),

@@ -1,10 +1,11 @@
-"""GPTModel of Megatron-core for the Llama family, on CPUs and GPUs, without Transformer Engine."""
+"""GPTModel of Megatron-core for the Llama family, on CPUs and GPUs."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from megatron.core.extensions.transformer_engine import HAVE_TE
 from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.utils import get_pg_rank, make_tp_sharded_tensor_for_checkpoint
@@ -59,7 +60,7 @@ def build_model(
     layers = len(layer_range(model, groups.layout.pp, groups.layout.coordinates(groups.rank)["pp"]))
     network = CausalModel(
         config,
-        block(layers, model.qk_norm),
+        block(layers, config),
         vocab_size=model.padded_vocab_size,
         max_sequence_length=model.max_positions,
         pre_process=groups.first_stage,
@@ -109,10 +110,10 @@ def _config(
         batch_p2p_comm=cuda,
         deallocate_pipeline_outputs=True,
         persist_layer_norm=False,
-        bias_activation_fusion=False,
+        bias_activation_fusion=cuda,
         bias_dropout_fusion=False,
         masked_softmax_fusion=False,
-        apply_rope_fusion=False,
+        apply_rope_fusion=cuda and bool(HAVE_TE),
         gradient_accumulation_fusion=False,
         **_recompute(settings.recompute),
     )

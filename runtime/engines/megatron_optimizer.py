@@ -81,13 +81,14 @@ def build_optimizer(
 
 
 def _allocate_moments(optimizer: MegatronOptimizer) -> None:
-    """Give torch's AdamW its state now.
+    """Give AdamW its state now: Megatron reads it when it saves or loads, also before a step.
 
-    Megatron reads `step` from it when it saves or loads, also before the first step.
+    Of torch's it reads `step` too, which Transformer Engine's keeps elsewhere.
     """
     for part in optimizer.chained_optimizers:
         inner = part.optimizer
         if not isinstance(inner, torch.optim.AdamW):
+            part.init_state_fn(inner)
             continue
         for parameter in (one for group in inner.param_groups for one in group["params"]):
             inner.state[parameter] = {

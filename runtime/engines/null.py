@@ -1,28 +1,47 @@
 """The null engines of a rehearsal: the planned order, meetings and peers, and no device.
 
 Every phase takes its planned share of a second; the switch sends a token where the plan
-sends weights, along the same rounds. Imports no torch.
+sends weights, along the same rounds. What learns is a number: each step makes the next one
+from it, so that a step lost, or done twice, shows in all that follow. Imports no torch.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
 
 from plans.dataflow import Role
 from plans.plan import Plan
-from plans.record import StepRecord
 from plans.reshard import build
 from plans.transfer import Round
 from plans.workload import ELEMENT_BYTES
-from runtime.context import RankContext
 from runtime.control import Control, OutOfStep
-from runtime.events import EventLog, open_lines
-from runtime.walk import Journal, walk
+from runtime.files import write_json
 
-REHEARSED_STEPS = 2
 STEP_SECONDS = 1.0
+TRACE_BYTES = 6
+
+
+@dataclass(slots=True, kw_only=True)
+class NullEngine:
+    """What a rank has learned, as one number; it starts at the rank's own."""
+
+    rank: int
+    trace: int
+
+    def learn(self, step: int) -> None:
+        """The number after a step, from the one before it."""
+        digest = sha256(f"{self.trace} {step}".encode()).digest()
+        self.trace = int.from_bytes(digest[:TRACE_BYTES])
+
+    def save(self, folder: Path) -> None:
+        write_json(folder / f"{self.rank}.json", self.trace)
+
+    def load(self, folder: Path) -> None:
+        self.trace = json.loads((folder / f"{self.rank}.json").read_text())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +51,8 @@ class NullWork:
     plan: Plan
     control: Control
     rounds: tuple[Round, ...]
-    scale: float
+    engine: NullEngine
+    scale: float = field(default=1.0)
 
     def phase(self, name: str, step: int) -> dict[str, float]:
         planned = {phase.name: phase.seconds for phase in self.plan.phases}
@@ -40,6 +60,9 @@ class NullWork:
         if name == "reshard":
             return {"reshard/messages": float(self._switch(step))}
         self.control.gather([name, step], what=f"tokens of {name}")
+        if name == "update_actor":
+            self.engine.learn(step)
+            return {"rehearsal/trace": float(self.engine.trace)}
         return {}
 
     def _switch(self, step: int) -> int:
@@ -57,34 +80,16 @@ class NullWork:
         return received
 
 
-def rehearse(context: RankContext) -> None:
-    """Walk a few steps of the plan with null engines and write what was walked.
-
-    OutOfStep when the ranks did not meet in the same order.
-    """
-    begin = time.perf_counter()
-    events = EventLog(context.run_folder if context.rank == 0 else None)
-    plan, journal = context.plan, Journal(context.control)
+def null_work(plan: Plan, control: Control) -> NullWork:
+    """The work of a rank; a step that is planned for more than a second takes one."""
     planned = sum(phase.seconds for phase in plan.phases)
-    work = NullWork(
+    return NullWork(
         plan=plan,
-        control=journal,
-        rounds=switch_rounds(plan, context.rank),
+        control=control,
+        rounds=switch_rounds(plan, control.rank),
+        engine=NullEngine(rank=control.rank, trace=control.rank),
         scale=min(1.0, STEP_SECONDS / planned) if planned else 0.0,
     )
-    steps = range(1, min(plan.job.steps, REHEARSED_STEPS) + 1)
-    for record in walk(plan, journal, work, context.recorder, steps):
-        _write_metrics(context, record)
-    events.event(
-        "rehearsed",
-        ranks=journal.size,
-        steps=len(steps),
-        phases=[phase.name for phase in plan.phases],
-        order_digest=journal.compare(),
-        meetings=journal.meetings,
-        seconds=round(time.perf_counter() - begin, 3),
-    )
-    events.close()
 
 
 def switch_rounds(plan: Plan, rank: int) -> tuple[Round, ...]:
@@ -97,10 +102,3 @@ def switch_rounds(plan: Plan, rank: int) -> tuple[Round, ...]:
         ranks_per_node=plan.ranks_per_node,
     )
     return schedule.row(rank).rounds
-
-
-def _write_metrics(context: RankContext, record: StepRecord) -> None:
-    """Rank 0 appends the line of a step to metrics.jsonl."""
-    if context.rank == 0:
-        with open_lines(context.run_folder / "metrics.jsonl") as file:
-            file.write(json.dumps({"step": record.step, **record.metrics}) + "\n")

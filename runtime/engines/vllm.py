@@ -72,7 +72,7 @@ class VLLMEngine:
         with torch.random.fork_rng(devices=[]), vllm_plugin.quiet():
             vllm_plugin.enqueue(self._core, requests)
             waiting = len(requests)
-            while waiting:
+            while waiting or vllm_plugin.busy(self._core):
                 for output in vllm_plugin.step(self._core):
                     tokens[output.index] += output.tokens
                     log_probs[output.index] += output.log_probs

@@ -28,9 +28,19 @@ LOAD_FORMAT = "rlplan"
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 # A prefill of this many tokens saturates a device; larger ones only cost activation memory.
 BATCHED_TOKENS = 8192
-# vLLM's CPU default, 128, shares no prefix of a shorter prompt between its samples; the attention
-# kernel takes multiples of 32. 256 samples of 32 prompts of 128 tokens: 0.47 s instead of 0.98.
-CPU_BLOCK = 32
+CPU_ARGUMENTS = {
+    "enforce_eager": True,
+    # a chunk that does not end a prompt rewinds the request's generator on a GPU only
+    "enable_chunked_prefill": False,
+    # the default, 128, shares no prefix of a shorter prompt between its samples; the attention
+    # kernel takes multiples of 32. 256 samples of 32 prompts of 128 tokens: 0.47 s instead of 0.98
+    "block_size": 32,
+}
+CUDA_ARGUMENTS = {
+    # compared with what is free at the start, when training holds most of the memory already;
+    # the cache is given in bytes
+    "gpu_memory_utilization": 0.01,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,16 +76,26 @@ def start_core(
         from vllm.v1.engine.core import EngineCore
 
         register_model_loader(LOAD_FORMAT)(_loader_class(aliases))
-        executor = _executor_class(rank, local_rank, shared_memory_name)
+        executor = _executor_class(rank, _device_index(local_rank), shared_memory_name)
         core = EngineCore(_config(folder, layout, settings, precision), executor, log_stats=False)
     _forget_shared_memory_name()
     return core
 
 
+def _device_index(local_rank: int) -> int:
+    """What vLLM makes of its local rank: the device, which need not be numbered like the rank."""
+    return torch.cuda.current_device() if torch.cuda.is_available() else local_rank
+
+
+def model_of(core: Any) -> torch.nn.Module:
+    """The model that vLLM runs."""
+    model: torch.nn.Module = core.model_executor.driver_worker.worker.model_runner.get_model()
+    return model
+
+
 def parameters_of(core: Any) -> dict[str, Tensor]:
     """The model's parameters as plain tensors, by vLLM's names."""
-    model = core.model_executor.driver_worker.worker.model_runner.get_model()
-    return {name: parameter.data for name, parameter in model.named_parameters()}
+    return {name: parameter.data for name, parameter in model_of(core).named_parameters()}
 
 
 def enqueue(core: Any, requests: Sequence[Request]) -> None:
@@ -120,6 +140,11 @@ def step(core: Any) -> Iterator[Output]:
         )
 
 
+def busy(core: Any) -> bool:
+    """Whether a forward pass is under way: asynchronous scheduling starts one more than needed."""
+    return bool(core.batch_queue)
+
+
 def stop_core(core: Any) -> None:
     """Free the engine, its process groups and shared memory; the default group stays.
 
@@ -160,7 +185,9 @@ def _config(folder: Path, layout: ParallelLayout, settings: RolloutSettings, pre
     from vllm.engine.arg_utils import EngineArgs
 
     on_cpu = not torch.cuda.is_available()
+    device = CPU_ARGUMENTS if on_cpu else CUDA_ARGUMENTS
     return EngineArgs(
+        **device,
         model=str(folder),
         skip_tokenizer_init=True,
         generation_config="vllm",
@@ -171,11 +198,7 @@ def _config(folder: Path, layout: ParallelLayout, settings: RolloutSettings, pre
         max_model_len=settings.max_tokens,
         max_num_seqs=settings.concurrency,
         max_num_batched_tokens=max(BATCHED_TOKENS, settings.max_tokens, settings.concurrency),
-        # A chunk that does not end a prompt rewinds the request's generator: not on the CPU.
-        enable_chunked_prefill=False if on_cpu else None,
-        block_size=CPU_BLOCK if on_cpu else None,
         kv_cache_memory_bytes=settings.kv_cache_bytes,
-        enforce_eager=on_cpu,
         logprobs_mode="processed_logprobs",
         disable_log_stats=True,
         seed=0,

@@ -4,8 +4,9 @@ import pytest
 
 from launcher.platforms import PLATFORMS, platform_of
 from plans.hardware import known_hardware, read_hardware
-from plans.platform import CPU, CUDA, Platform, Variable, device_mask
+from plans.platform import CPU, CUDA, Platform, device_mask
 from plans.source import UserError
+from plans.variables import Variable
 
 
 def variable(name, scope):

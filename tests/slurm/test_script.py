@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from launcher.platforms import platform_of
 from plans.hardware import read_hardware
-from plans.platform import Variable
 from plans.search import make_plan
 from plans.source import UserError
+from plans.variables import Variable
 from slurm.directives import directives_of
 from slurm.script import quoted, render
 from tests.golden.check import golden
