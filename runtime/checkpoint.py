@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from plans.dataflow import Role
 from plans.plan import Plan
@@ -20,7 +20,6 @@ from runtime.commit import (
     verify_together,
 )
 from runtime.control import Control
-from runtime.engines import TrainEngine
 from runtime.events import EventLog
 from runtime.files import make_folder, remove_unfinished, write_file, write_json
 from runtime.manifest import DamagedFolder, Manifest
@@ -30,6 +29,18 @@ from runtime.versions import run_versions
 FOLDER = "checkpoints"
 LATEST = "latest"
 STATE = "state.json"
+
+
+class Saved(Protocol):
+    """What a checkpoint holds of an engine."""
+
+    def save(self, folder: Path) -> None:
+        """Write model and optimizer, all ranks together."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Take over what `save` wrote, whatever the layout was."""
+        ...
 
 
 class CheckpointError(RunMistake):
@@ -49,7 +60,7 @@ class Resumed:
 
 def save(
     step: int,
-    engines: Mapping[Role, TrainEngine],
+    engines: Mapping[Role, Saved],
     state: Mapping[str, Any],
     control: Control,
     run_folder: Path,
@@ -84,7 +95,7 @@ def save(
 
 
 def load_latest(
-    engines: Mapping[Role, TrainEngine],
+    engines: Mapping[Role, Saved],
     control: Control,
     run_folder: Path,
     plan: Plan,
@@ -146,9 +157,7 @@ def _usable(folder: Path, plan: Plan, control: Control) -> dict[str, Any]:
     return about
 
 
-def _restore(
-    folder: Path, about: Mapping[str, Any], engines: Mapping[Role, TrainEngine]
-) -> Resumed:
+def _restore(folder: Path, about: Mapping[str, Any], engines: Mapping[Role, Saved]) -> Resumed:
     for role in sorted(engines):
         engines[role].load(folder / role)
     return Resumed(step=int(about["step"]), state=about["state"], folder=folder)

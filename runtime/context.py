@@ -11,6 +11,7 @@ from plans.plan import Plan
 from runtime.control import Control
 from runtime.files import make_folder
 from runtime.heartbeat import Recorder
+from runtime.stopping import Stops
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class RankContext:
     local_rank: int
     local_size: int
     device: str
+    stops: Stops
     resume: bool = False
     rehearse: bool = False
     until: int | None = None
@@ -57,9 +59,9 @@ class RankContext:
         self.recorder.leave()
 
     def stop_asked(self) -> bool:
-        """Whether there is a file `stop` in the attempt's folder; the same answer on all ranks."""
-        asked = self.rank == 0 and (self.attempt_folder / "stop").exists()
-        return bool(self.control.broadcast(asked, what="stop file"))
+        """Whether to stop after this step, as rank 0 knows; the same answer on all ranks."""
+        reason = self.stops.reason() if self.rank == 0 else ""
+        return bool(self.control.broadcast(reason, what="stop file"))
 
 
 def attempt_path(run_folder: Path, attempt: int) -> Path:

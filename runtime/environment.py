@@ -13,6 +13,8 @@ from pathlib import Path
 MANAGER_PREFIXES = ("PMI", "PMIX", "OMPI_", "MPI_LOCAL", "PRTE_", "HYDI_", "HYDRA_")
 # A job script of another allocation must not steer an mpirun or an sbatch that we start.
 SLURM_PREFIXES = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_")
+# Where Slurm's programs find their cluster; not part of a job.
+SLURM_SITE = frozenset({"SLURM_CONF"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,7 @@ def without_launchers(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in without_manager(environment).items()
-        if not name.startswith(SLURM_PREFIXES)
+        if name in SLURM_SITE or not name.startswith(SLURM_PREFIXES)
     }
 
 
@@ -86,6 +88,11 @@ def announce(*, rank: int, size: int, local_rank: int, local_size: int) -> None:
 def announce_rendezvous(address: str, port: int) -> None:
     """Write where torch.distributed meets, for libraries that look there."""
     os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
+
+
+def in_a_job_step() -> bool:
+    """Whether srun started this process; mpirun, by contrast, expects ranks to die of SIGTERM."""
+    return "SLURM_STEP_ID" in os.environ and "SLURM_PROCID" in os.environ
 
 
 def launch_address() -> str | None:

@@ -28,7 +28,7 @@ class MetricsWriter:
 
     def __init__(self, run_folder: Path, *, after_step: int = 0) -> None:
         self._path = run_folder / METRICS
-        _drop_later_lines(self._path, after_step)
+        drop_later_lines(self._path, after_step)
         self._file = open_lines(self._path)
         self._board = _Board(run_folder / TENSORBOARD, after_step)
 
@@ -82,6 +82,15 @@ def read_metrics(path: Path) -> list[StepRecord]:
     ]
 
 
+def drop_later_lines(path: Path, after_step: int) -> None:
+    """Keep the lines up to a step; a line cut short by a crash goes too."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if (row := _row(line)) and row["step"] <= after_step]
+    write_file(path, "".join(kept).encode())
+
+
 class _Board:
     """TensorBoard's own event file; torch's SummaryWriter takes seconds to import."""
 
@@ -123,15 +132,6 @@ class _Board:
         from tensorboard.compat.proto import event_pb2
 
         self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=step, **what))
-
-
-def _drop_later_lines(path: Path, after_step: int) -> None:
-    """Keep the lines up to a step; a line cut short by a crash goes too."""
-    if not path.exists():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if (row := _row(line)) and row["step"] <= after_step]
-    write_file(path, "".join(kept).encode())
 
 
 def _row(line: str) -> dict[str, Any] | None:

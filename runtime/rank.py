@@ -1,6 +1,7 @@
 """One rank: agree with the others on the plan, then work, then say how it ended.
 
-    python -m runtime.rank [--base DIR] [--attempt N] [--rehearse] [--resume] RUN_FOLDER
+    python -m runtime.rank [--base DIR] [--attempt N] [--rehearse] [--resume] [--until STEP]
+                           [--ends UNIX_SECONDS] RUN_FOLDER
 
 Started once a device by mpirun or srun. Nothing heavy is imported before all ranks have
 agreed on the plan and on their number. Whatever goes wrong leaves a verdict and ends all
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import math
 import os
 import sys
 import traceback
@@ -30,6 +32,7 @@ from runtime.environment import Place
 from runtime.files import write_file
 from runtime.heartbeat import Beat, Recorder, read_beats
 from runtime.mistakes import MissingInput
+from runtime.stopping import Stops
 from runtime.verdict import overdue_verdict, save_verdict, speak_verdict, verdict_of
 
 # Ranks of a large job start minutes apart while a shared file system serves their imports.
@@ -50,6 +53,7 @@ class Options:
     rehearse: bool
     resume: bool
     until: int | None
+    ends: float = math.inf
 
 
 @dataclass(slots=True)
@@ -147,6 +151,7 @@ def start(options: Options, ending: Ending) -> RankContext:
         local_rank=local_rank,
         local_size=local_size,
         device=choose_device(plan, local_rank),
+        stops=stops_of(plan, folder, options.ends),
         resume=options.resume,
         rehearse=options.rehearse,
         until=options.until,
@@ -156,13 +161,26 @@ def start(options: Options, ending: Ending) -> RankContext:
 def work(context: RankContext) -> bool:
     """Do what the plan says, with the engines or, in a rehearsal, without; whether all is done."""
     if context.rehearse:
-        from runtime.engines.null import rehearse
+        from runtime.rehearsal import rehearse
 
-        rehearse(context)
-        return True
+        return rehearse(context)
     from runtime.run import run
 
     return run(context)
+
+
+def stops_of(plan: Plan, folder: Path, ends: float) -> Stops:
+    """When this attempt stops, by a step and a checkpoint as slow as the hardware's band allows."""
+    slowest = read_hardware(plan.hardware).band[1]
+    stops = Stops(
+        folder=folder,
+        ends=ends,
+        step_seconds=slowest * plan.step_seconds,
+        save_seconds=slowest * plan.phase("checkpoint").seconds,
+    )
+    if environment.in_a_job_step():
+        stops.heed_termination()
+    return stops
 
 
 def finish(context: RankContext, *, done: bool) -> None:
@@ -229,6 +247,9 @@ def options_of(arguments: Sequence[str] | None) -> Options:
     parser.add_argument("--rehearse", action="store_true", help="walk the plan without engines")
     parser.add_argument("--resume", action="store_true", help="go on from the latest checkpoint")
     parser.add_argument("--until", type=int, help="stop after this step, with a checkpoint")
+    parser.add_argument(
+        "--ends", type=float, default=math.inf, help="when the queue ends the job, unix seconds"
+    )
     given = parser.parse_args(arguments)
     folder = given.run.parent if given.run.name == "plan.json" else given.run
     return Options(
@@ -238,6 +259,7 @@ def options_of(arguments: Sequence[str] | None) -> Options:
         rehearse=given.rehearse,
         resume=given.resume,
         until=given.until,
+        ends=given.ends,
     )
 
 
