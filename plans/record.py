@@ -20,6 +20,14 @@ class ExitCode(IntEnum):
     REWARD = 76
     WRONG_WORLD = 78
     PEER_LOST = 79
+    DEVICES = 80
+    MASKS = 81
+    VERSIONS = 82
+    SHARED_MEMORY = 83
+    LOCKED_MEMORY = 84
+    HOST_MEMORY = 85
+    DISK = 86
+    LINK = 87
 
 
 REMEDIES = {
@@ -31,6 +39,14 @@ REMEDIES = {
     ExitCode.REWARD: "the reward function failed",
     ExitCode.WRONG_WORLD: "the ranks that started are not the ranks of the plan",
     ExitCode.PEER_LOST: "a rank did not arrive at a phase in time",
+    ExitCode.DEVICES: "a host has too few devices, or two ranks share one",
+    ExitCode.MASKS: "the variables that hide devices contradict each other",
+    ExitCode.VERSIONS: "the installed software is none that rlplan knows to work together",
+    ExitCode.SHARED_MEMORY: "a host has too little shared memory",
+    ExitCode.LOCKED_MEMORY: "a host lets too little memory be locked",
+    ExitCode.HOST_MEMORY: "a host has too little memory",
+    ExitCode.DISK: "the disk of the run folder has too little room",
+    ExitCode.LINK: "a link between ranks is down, or far below its rate",
 }
 
 

@@ -33,7 +33,8 @@ NAMES = {
 }
 COMMANDS = {
     "plan": {"job", "--output", "--json"},
-    "estimate": {"job", "--json"},
+    "estimate": {"job", "--detail", "--html", "--price", "--json"},
+    "diff": {"one", "other", "--json"},
     "explain": {"job", "--why-not", "--json"},
     "render": {"job", "--output", "--mpi", "--python", "--json"},
     "bench": set(),
@@ -89,6 +90,14 @@ def test_the_exit_codes():
         "REWARD": 76,
         "WRONG_WORLD": 78,
         "PEER_LOST": 79,
+        "DEVICES": 80,
+        "MASKS": 81,
+        "VERSIONS": 82,
+        "SHARED_MEMORY": 83,
+        "LOCKED_MEMORY": 84,
+        "HOST_MEMORY": 85,
+        "DISK": 86,
+        "LINK": 87,
     }
 
 
