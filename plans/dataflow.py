@@ -1,4 +1,4 @@
-"""What one RL step does: the phases of an algorithm, in order, and the role that does each.
+"""What one step does: the phases of an algorithm, in order, and the role that does each.
 
 Phase names are the field's (verl's `timing_s/*` keys), so numbers compare across frameworks.
 """
@@ -21,49 +21,165 @@ class Role(StrEnum):
     REWARD = "reward"
 
 
+class Stage(StrEnum):
+    """A part of a step; what roles in different pools do within one, they do at the same time."""
+
+    GENERATE = "generate"
+    PREPARE = "prepare"
+    UPDATE = "update"
+
+
+# Which stages follow one another; those in one tuple go on at the same time in different pools.
+ON_POLICY = ((Stage.GENERATE,), (Stage.PREPARE,), (Stage.UPDATE,))
+LAGGED = ((Stage.GENERATE, Stage.PREPARE, Stage.UPDATE),)
+OFFLINE = ((Stage.PREPARE,), (Stage.UPDATE,))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """One piece of a step: its name, the role that works in it, and its passes over the batch."""
+    """One piece of a step: its name, the role that works in it, and when.
+
+    `passes` over the sequences of the batch: what is expected, in the mean over steps;
+    `most_passes` is the bound that holds for every step.
+    """
 
     name: str
     role: Role
-    passes: int = 1
+    stage: Stage
+    passes: float = 1.0
+    most_passes: float = 1.0
 
 
 def roles_of(job: JobSpec) -> tuple[Role, ...]:
     """The roles a job needs; unused ones do not exist in its plan."""
-    roles = [Role.ACTOR_TRAIN, Role.ACTOR_ROLLOUT]
-    if job.needs_critic:
-        roles.append(Role.CRITIC)
-    if job.needs_reference:
-        roles.append(Role.REFERENCE)
-    if job.reward.model:
-        roles.append(Role.REWARD)
-    return tuple(roles)
+    needed = {
+        Role.ACTOR_TRAIN: True,
+        Role.ACTOR_ROLLOUT: job.needs_rollout,
+        Role.CRITIC: job.needs_critic,
+        Role.REFERENCE: job.needs_reference,
+        Role.REWARD: job.reward.model is not None,
+    }
+    return tuple(role for role, used in needed.items() if used)
 
 
 def phases_of(job: JobSpec) -> tuple[Phase, ...]:
-    """The phases of one RL step, in the order every rank walks them.
+    """The phases of one step, in the order every rank walks them.
 
-    `old_log_prob` is a phase of its own only when the batch is cut into several optimizer
-    steps: with one step the policy that samples is the policy that learns, and the ratio
-    of the two is taken inside `update_actor` (Schulman et al. 2017, eq. 6 at theta_old).
+    `old_log_prob` is a phase of its own only when the batch is learned from in several
+    optimizer steps, or the KL term is part of the reward: with one step the policy that
+    samples is the policy that learns, and the ratio of the two is taken inside
+    `update_actor` (Schulman et al. 2017, eq. 6 at theta_old).
     """
-    train, rollout = Role.ACTOR_TRAIN, Role.ACTOR_ROLLOUT
-    phases = [
-        Phase(name="reshard", role=rollout),
-        Phase(name="gen", role=rollout),
-        Phase(name="reward", role=Role.REWARD if job.reward.model else rollout),
-    ]
-    penalized = job.needs_reference and job.algorithm.kl.place == "reward"
-    if job.batch.mini_batches > 1 or penalized:
-        phases.append(Phase(name="old_log_prob", role=train))
+    actor, prepare = Role.ACTOR_TRAIN, Stage.PREPARE
+    phases = list(_generating(job)) if job.needs_rollout else []
+    if job.needs_rollout and (job.batch.optimizer_steps > 1 or _penalized(job)):
+        phases.append(Phase(name="old_log_prob", role=actor, stage=prepare))
     if job.needs_reference:
-        phases.append(Phase(name="ref", role=Role.REFERENCE))
+        phases.append(Phase(name="ref", role=Role.REFERENCE, stage=prepare))
     if job.needs_critic:
-        phases.append(Phase(name="values", role=Role.CRITIC))
-    phases.append(Phase(name="adv", role=train))
+        phases.append(Phase(name="values", role=Role.CRITIC, stage=prepare))
+    if job.needs_rollout:
+        phases.append(Phase(name="adv", role=actor, stage=prepare))
+    return (*phases, *_updates(job))
+
+
+def stages_of(job: JobSpec) -> tuple[tuple[Stage, ...], ...]:
+    """The stages of a step in order; those in one tuple overlap where pools differ.
+
+    With a lag of one, the rollout's pool generates the next batch while the others prepare
+    and learn from this one; the switch of weights, in which both take part, stands before.
+    """
+    if not job.needs_rollout:
+        return OFFLINE if job.needs_reference else (OFFLINE[-1],)
+    return LAGGED if job.algorithm.lag else ON_POLICY
+
+
+def _generating(job: JobSpec) -> tuple[Phase, ...]:
+    """The switch, the samples, for ReMax a greedy answer to each prompt, and the rewards.
+
+    Dynamic sampling samples and rewards several times; a switch serves all of them.
+    """
+    rollout, stage, dynamic = Role.ACTOR_ROLLOUT, Stage.GENERATE, job.algorithm.dynamic
+    passes = dynamic.expected_passes if dynamic else 1.0
+    most = float(dynamic.max_passes) if dynamic else 1.0
+    greedy = 1 / job.batch.samples if job.algorithm.name == "remax" else 0.0
+    switch = Phase(name="reshard", role=rollout, stage=stage)
+    sampled = Phase(name="gen", role=rollout, stage=stage, passes=passes, most_passes=most)
+    baseline = Phase(name="gen_max", role=rollout, stage=stage, passes=greedy, most_passes=greedy)
+    rewards = Phase(
+        name="reward",
+        role=Role.REWARD if job.reward.model else rollout,
+        stage=Stage.PREPARE if job.reward.model else stage,
+        passes=passes + greedy,
+        most_passes=most + greedy,
+    )
+    return (switch, sampled, baseline, rewards) if greedy else (switch, sampled, rewards)
+
+
+def _penalized(job: JobSpec) -> bool:
+    """Whether the distance to the reference is taken off the reward, before anything is learned."""
+    kl = job.algorithm.kl
+    return kl is not None and kl.weight > 0 and kl.place == "reward"
+
+
+def _updates(job: JobSpec) -> tuple[Phase, ...]:
+    """An epoch is a pass over the batch."""
+    epochs = float(job.batch.epochs)
+    trained = [("update_actor", Role.ACTOR_TRAIN)]
     if job.needs_critic:
-        phases.append(Phase(name="update_critic", role=Role.CRITIC))
-    phases.append(Phase(name="update_actor", role=train))
-    return tuple(phases)
+        trained.insert(0, ("update_critic", Role.CRITIC))
+    return tuple(
+        Phase(name=name, role=role, stage=Stage.UPDATE, passes=epochs, most_passes=epochs)
+        for name, role in trained
+    )
+
+
+def unrunnable(job: JobSpec) -> list[str]:
+    """What of a job the engines and the runtime here cannot do yet, each in a few words.
+
+    Such a job can be estimated, not planned to run.
+    """
+    algorithm, kl = job.algorithm, job.algorithm.kl
+    found = {
+        f"algorithm {algorithm.name}": algorithm.name not in ("ppo", "grpo"),
+        "clip_high": algorithm.clip_high is not None,
+        f"ratio: {algorithm.ratio}": algorithm.ratio not in (None, "token"),
+        f"aggregation: {algorithm.aggregation}": algorithm.aggregation not in (None, "token-mean"),
+        "importance_cap": algorithm.importance_cap is not None,
+        "overlong": algorithm.overlong is not None,
+        "dynamic": algorithm.dynamic is not None,
+        "a lag": bool(algorithm.lag),
+        "kl.target": kl is not None and kl.target is not None,
+        "batch.epochs": job.batch.epochs > 1,
+        "groups of nodes": bool(job.cluster.groups),
+    }
+    return [
+        *(name for name, present in found.items() if present),
+        *_fixed(job, ("pool", "cp", "ep", "vpp", "sleep")),
+    ]
+
+
+def unplanned(job: JobSpec) -> list[str]:
+    """What of a job the planner does not take into account yet, each in a few words."""
+    found = {
+        f"algorithm {job.algorithm.name}": not job.needs_rollout,
+        "a lag": bool(job.algorithm.lag),
+        "groups of nodes": bool(job.cluster.groups),
+        "tokens.mean_prompt": job.tokens.mean_prompt is not None,
+        "tokens.mean_response": job.tokens.mean_response is not None,
+    }
+    options = ("pool", "cp", "ep", "vpp", "sleep", "micro_samples", "recompute")
+    return [
+        *(name for name, present in found.items() if present),
+        *_fixed(job, (*options, "optimizer_offload")),
+    ]
+
+
+def _fixed(job: JobSpec, options: tuple[str, ...]) -> list[str]:
+    """The keys of roles among `options` that the user gave, other than 'not at all'."""
+    given = {
+        f"roles.{role}.{option}": getattr(fixed, option, None)
+        for role, fixed in job.roles.items()
+        for option in options
+    }
+    return [key for key, value in given.items() if value is True or value not in (None, 1, False)]

@@ -8,8 +8,8 @@ from math import isqrt
 
 from plans.dataflow import Role
 from plans.layout import ParallelLayout
+from plans.resources import TrainRoleSpec
 from plans.source import PlanError
-from plans.spec import TrainRoleSpec
 from plans.workload import Workload
 
 TRAINED = ("actor_train", "critic", "reference")
@@ -41,7 +41,7 @@ def fixed_layout(workload: Workload) -> TrainRoleSpec:
     roles = workload.job.roles
     asked: dict[str, tuple[str, int]] = {}
     for role in TRAINED:
-        for axis, degree in getattr(roles, role).model_dump(exclude_none=True).items():
+        for axis, degree in getattr(roles, role).degrees.items():
             first, before = asked.setdefault(axis, (role, degree))
             if degree != before:
                 raise PlanError(
@@ -49,7 +49,7 @@ def fixed_layout(workload: Workload) -> TrainRoleSpec:
                     "roles that share their ranks share one layout",
                     at=("roles", role, axis),
                 )
-    fixed = TrainRoleSpec(**{axis: degree for axis, (_, degree) in asked.items()})
+    fixed = TrainRoleSpec.model_validate({axis: degree for axis, (_, degree) in asked.items()})
     _check_product(workload, fixed)
     return fixed
 
@@ -204,7 +204,7 @@ def _all_train_layouts(workload: Workload, fixed: TrainRoleSpec) -> Iterator[Par
     for tp in divisors(workload.world_size):
         for pp in divisors(workload.world_size // tp):
             layout = ParallelLayout(tp=tp, pp=pp, dp=workload.world_size // tp // pp)
-            wanted = fixed.model_dump(exclude_none=True).items()
+            wanted = fixed.degrees.items()
             if all(layout.degree(axis) == degree for axis, degree in wanted):
                 yield layout
 

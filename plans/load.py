@@ -13,8 +13,9 @@ from plans.estimate import Estimate, estimate_of
 from plans.hardware import read_hardware
 from plans.model import ModelSpec, from_config, read_model
 from plans.plan import Plan
+from plans.runnable import check_runnable
 from plans.search import Search, search
-from plans.source import Location, PlanError, SpecError, UserError, read_json, read_yaml
+from plans.source import Location, SpecError, UserError, read_json, read_yaml
 from plans.spec import JobSpec, parse
 
 Result = TypeVar("Result")
@@ -25,7 +26,7 @@ SCORES = "ForSequenceClassification"
 def make_plan(path: str | Path) -> Plan:
     """The plan of the job file at `path`; UserError with file and line when there is none.
 
-    PlanError also for a model that can be estimated but that no engine here can run.
+    PlanError also for what can be estimated but not run here (see plans.runnable).
     """
     return _located(path, lambda job, base: search_job(job, base, to_run=True).plan())
 
@@ -59,12 +60,8 @@ def check_inputs(path: str | Path) -> None:
 def search_job(job: JobSpec, base: Path, *, to_run: bool = False) -> Search:
     """The search over all plans of a job whose paths start at `base`."""
     model = read_job_model(job, base)
-    if to_run and model.obstacles:
-        raise PlanError(
-            f"no engine here runs a model with {' and '.join(model.obstacles)}; "
-            "it can only be estimated",
-            at=("model",),
-        )
+    if to_run:
+        check_runnable(job, model)
     judge = read_reward_model(job, base)
     return search(job, model, read_hardware(job.cluster.hardware), judge)
 

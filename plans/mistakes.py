@@ -39,25 +39,32 @@ def mistakes(document: Document, error: ValidationError, root: type[BaseModel]) 
 
     A required key that was only misspelt is told once, where it is misspelt.
     """
-    records: list[dict[str, Any]] = [dict(record) for record in error.errors()]
-    misspelt = {_meant(document, record, root) for record in records}
+    records = [single for record in error.errors() for single in _singles(dict(record))]
+    misspelt = {_meant(record, root) for record in records}
     lines = [
-        (_place(document, record), _describe(document, record, root))
+        (document.line(_location(record, root)), _describe(document, record, root))
         for record in records
         if not (record["type"] == "missing" and tuple(record["loc"]) in misspelt)
     ]
     return "\n".join(text for _, text in sorted(lines))
 
 
+def _singles(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """A record a line of its message: the rules between keys are told all at once."""
+    if record["type"] != "value_error":
+        return [record]
+    return [{**record, "msg": line} for line in _message(record).splitlines()]
+
+
 def _describe(document: Document, record: Mapping[str, Any], root: type[BaseModel]) -> str:
-    at, kind = _location(document, record), record["type"]
+    at, kind = _location(record, root), record["type"]
     if kind == "missing":
         return document.complain(at, "missing")
     if kind in ("extra_forbidden", "invalid_key"):
         hint = suggestion(str(at[-1]), _known_keys(root, at[:-1]))
         return document.complain(at, f"unknown key{hint}")
     if kind == "value_error":
-        return document.complain(at, _own_words(document, record))
+        return document.complain(at, _own_words(record, at))
     field = _field(root, at)
     if kind == "string_pattern_mismatch" and field and field.description:
         return document.complain(at, f"expected {field.description}, got {_shown(record)}")
@@ -65,26 +72,21 @@ def _describe(document: Document, record: Mapping[str, Any], root: type[BaseMode
     return document.complain(at, f"{phrase}, got {_shown(record)}{_hint(kind, phrase, record)}")
 
 
-def _location(document: Document, record: Mapping[str, Any]) -> Location:
-    """Where the mistake stands; a rule about several keys names the first in its message."""
+def _location(record: Mapping[str, Any], root: type[BaseModel]) -> Location:
+    """Where the mistake stands; a rule about several keys names one in its message."""
     at = tuple(record["loc"])
-    if at:
+    if at or record["type"] != "value_error":
         return at
     name, colon, _ = _message(record).partition(": ")
     named = tuple(name.split("."))
-    return named if colon and named[:1] in document.lines else ()
+    return named if colon and _field(root, named) else ()
 
 
-def _place(document: Document, record: Mapping[str, Any]) -> int:
-    return document.line(_location(document, record))
-
-
-def _own_words(document: Document, record: Mapping[str, Any]) -> str:
+def _own_words(record: Mapping[str, Any], at: Location) -> str:
     """The message of a rule of our own, after the value it is about."""
     message = _message(record)
     if not record["loc"]:
-        located = _location(document, record)
-        return message.partition(": ")[2] if located else message
+        return message.partition(": ")[2] if at else message
     return message if isinstance(record["input"], dict) else f"{_shown(record)}: {message}"
 
 
@@ -108,9 +110,9 @@ def _hint(kind: str, phrase: str, record: Mapping[str, Any]) -> str:
     return ""
 
 
-def _meant(document: Document, record: Mapping[str, Any], root: type[BaseModel]) -> Location | None:
+def _meant(record: Mapping[str, Any], root: type[BaseModel]) -> Location | None:
     """The key that an unknown one was probably meant to be."""
-    at = _location(document, record)
+    at = tuple(record["loc"])
     if record["type"] != "extra_forbidden":
         return None
     near = nearest(str(at[-1]), _known_keys(root, at[:-1]))

@@ -15,6 +15,7 @@ from plans.model import ModelSpec
 from plans.options import RolloutOption, TrainOption, peak_bytes, rollout_options, train_options
 from plans.plan import Plan
 from plans.reshard import rollout_layout
+from plans.runnable import check_plannable, check_runnable
 from plans.source import PlanError
 from plans.spec import JobSpec
 from plans.units import GIB
@@ -93,6 +94,7 @@ def make_plan(
     reward_model: ModelSpec | None = None,
 ) -> Plan:
     """The fastest plan under the cost model; PlanError with the reason when there is none."""
+    check_runnable(job, model)
     return search(job, model, hardware, reward_model).plan()
 
 
@@ -103,6 +105,7 @@ def search(
     reward_model: ModelSpec | None = None,
 ) -> Search:
     """Every pair of layouts of a job, judged; PlanError when none is legal or none fits."""
+    check_plannable(job)
     workload = Workload(job=job, model=model, hardware=hardware, reward_model=reward_model)
     workload.check_cluster()
     workload.check_lengths()

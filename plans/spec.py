@@ -1,44 +1,24 @@
-"""JobSpec: the validated job file. Every default of the project stands here.
+"""JobSpec: the validated job file. Its defaults stand here and in the parts it is made of.
 
-What a user leaves out is either a default below or decided by the planner; `None`
-means "the planner decides".
+What a user leaves out is either a default or decided by the planner; `None` means "the
+planner decides", and in `algorithm` also that the algorithm has no such thing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from plans.algorithm import AlgorithmSpec
 from plans.mistakes import mistakes
+from plans.parts import Above, Name, Natural, Part, Positive, Rate, Weight, empty
+from plans.resources import ClusterSpec, RoleSpecs, SlurmSpec
 from plans.source import Document, SpecError, read_yaml, suggestion
 
-NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"
-NAME_TEXT = "up to 64 letters, digits and . _ -, not starting with . or -"
-TIME_PATTERN = r"^(\d{1,3}-)?\d{1,2}:[0-5]\d:[0-5]\d$"
-TIME_TEXT = "a time such as '12:00:00' or '2-00:00:00'"
 RULE_REWARDS = ("exact", "number", "length")
-
-Positive = Annotated[int, Field(gt=0, strict=True)]
-Natural = Annotated[int, Field(ge=0, strict=True)]
-Share = Annotated[float, Field(gt=0, le=1)]
-Rate = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Part(BaseModel):
-    """A frozen piece of the job file; unknown keys are mistakes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_control_characters(cls, value: Any) -> Any:
-        if isinstance(value, str) and any(
-            ord(letter) < 32 or ord(letter) == 127 for letter in value
-        ):
-            raise ValueError("control characters are not accepted")
-        return value
 
 
 class ModelChoice(Part):
@@ -48,29 +28,8 @@ class ModelChoice(Part):
     weights: Literal["load", "random"] = "load"
 
 
-class KLSpec(Part):
-    """The pull towards the reference policy: its weight, place and estimator (Schulman 2020)."""
-
-    weight: Annotated[float, Field(ge=0)] = 0.0
-    place: Literal["loss", "reward"] = "loss"
-    estimator: Literal["k1", "k2", "k3"] = "k3"
-
-
-class AlgorithmSpec(Part):
-    """The RL algorithm and its constants; names and defaults as in the papers."""
-
-    name: Literal["grpo", "ppo"]
-    clip: Rate = 0.2
-    kl: KLSpec = KLSpec()
-    gamma: Share = 1.0
-    gae_lambda: Share = 0.95
-    value_clip: Annotated[float, Field(gt=0)] = 0.2
-    entropy_weight: Annotated[float, Field(ge=0)] = 0.0
-    normalize_by_std: bool = True
-
-
 class DataSpec(Part):
-    """JSON-lines files of {"prompt": ..., "answer": ...}."""
+    """JSON-lines files of {"prompt": ..., "answer": ...}; for dpo "chosen" and "rejected"."""
 
     train: str
     eval: str | None = None
@@ -95,46 +54,64 @@ class RewardSpec(Part):
             f"no such rule; known: {', '.join(RULE_REWARDS)}, or path.py:function{hint}"
         )
 
-    @model_validator(mode="after")
-    def _something_judges(self) -> RewardSpec:
-        if self.rule is None and self.model is None:
-            raise ValueError("give a rule, a model, or both")
-        return self
-
 
 class BatchSpec(Part):
-    """Prompts a step, samples a prompt, and how many optimizer steps the batch is cut into."""
+    """Prompts a step, samples a prompt, and how the batch is learned from.
+
+    It is cut into `mini_batches`, one optimizer step each, and gone through `epochs` times.
+    """
 
     prompts: Positive
     samples: Positive = 1
     mini_batches: Positive = 1
+    epochs: Positive = 1
     micro_samples: Positive | None = None
 
     @property
     def sequences(self) -> int:
         return self.prompts * self.samples
 
+    @property
+    def optimizer_steps(self) -> int:
+        return self.mini_batches * self.epochs
+
 
 class TokenSpec(Part):
-    """The longest prompt and the longest response, in tokens."""
+    """The longest prompt and the longest response, and what they are on average, in tokens."""
 
     prompt: Positive
     response: Positive
+    mean_prompt: Above | None = None
+    mean_response: Above | None = None
+
+    @field_validator("mean_prompt", "mean_response")
+    @classmethod
+    def _within_the_limit(cls, value: float | None, info: ValidationInfo) -> float | None:
+        limit = str(info.field_name).removeprefix("mean_")
+        if value is not None and value > info.data.get(limit, value):
+            raise ValueError(f"the mean is more than the limit, tokens.{limit}")
+        return value
 
 
 class OptimizerSpec(Part):
     """AdamW (Loshchilov and Hutter 2019) with gradient clipping by global norm."""
 
-    lr: Annotated[float, Field(gt=0)] = 1e-6
+    lr: Above = 1e-6
     betas: tuple[Rate, Rate] = (0.9, 0.999)
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    clip_grad: Annotated[float, Field(gt=0)] = 1.0
+    eps: Above = 1e-8
+    weight_decay: Weight = 0.0
+    clip_grad: Above = 1.0
     warmup_steps: Natural = 0
 
     def lr_at(self, step: int) -> float:
         """The rate of a step (from 1): a linear rise over `warmup_steps`, then constant."""
         return self.lr * min(1.0, step / self.warmup_steps) if self.warmup_steps else self.lr
+
+
+class CriticOptimizerSpec(OptimizerSpec):
+    """The same for the critic, whose head starts at zero and learns faster."""
+
+    lr: Above = 1e-5
 
 
 class SupervisedSpec(Part):
@@ -143,7 +120,7 @@ class SupervisedSpec(Part):
     steps: Positive
     data: str | None = None
     batch: Positive = 64
-    lr: Annotated[float, Field(gt=0)] = 1e-3
+    lr: Above = 1e-3
 
 
 class EvalSpec(Part):
@@ -165,76 +142,29 @@ class ExperienceSpec(Part):
     keep: Natural = 2
 
 
-class TrainRoleSpec(Part):
-    """What the user fixes of a trained or scored role; the planner decides the rest."""
-
-    tp: Positive | None = None
-    pp: Positive | None = None
-    dp: Positive | None = None
-
-
-class RolloutRoleSpec(Part):
-    """What the user fixes of the rollout; the planner decides the rest."""
-
-    tp: Positive | None = None
-    kv_cache_gib: Annotated[float, Field(gt=0)] | None = None
-    concurrency: Positive | None = None
-
-
-class RoleSpecs(Part):
-    actor_train: TrainRoleSpec = TrainRoleSpec()
-    actor_rollout: RolloutRoleSpec = RolloutRoleSpec()
-    critic: TrainRoleSpec = TrainRoleSpec()
-    reference: TrainRoleSpec = TrainRoleSpec()
-
-
-class ClusterSpec(Part):
-    """Hardware by name (see plans/hardware) and how much of it; `ranks` defaults to full nodes."""
-
-    hardware: str = "cpu"
-    nodes: Positive = 1
-    ranks: Positive | None = None
-
-
-class SlurmSpec(Part):
-    """What the batch queue wants to know."""
-
-    account: str | None = None
-    partition: str | None = None
-    qos: str | None = None
-    time: Annotated[str, Field(pattern=TIME_PATTERN, description=TIME_TEXT)] = "24:00:00"
-
-    @field_validator("time", mode="before")
-    @classmethod
-    def _quoted(cls, value: Any) -> Any:
-        if isinstance(value, int):
-            raise ValueError('YAML reads an unquoted time as a number; write time: "12:00:00"')
-        return value
-
-
 class JobSpec(Part):
-    """One RL post-training run, as the user wrote it."""
+    """One post-training run, as the user wrote it."""
 
-    name: Annotated[str, Field(pattern=NAME_PATTERN, description=NAME_TEXT)]
+    name: Name
     model: ModelChoice
     algorithm: AlgorithmSpec
     data: DataSpec
-    reward: RewardSpec
+    reward: RewardSpec = empty()
     batch: BatchSpec
     tokens: TokenSpec
     steps: Positive
     temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
     supervised: SupervisedSpec | None = None
-    optimizer: OptimizerSpec = OptimizerSpec()
-    critic_optimizer: OptimizerSpec = OptimizerSpec(lr=1e-5)
-    evaluate: EvalSpec = EvalSpec()
-    checkpoint: CheckpointSpec = CheckpointSpec()
-    experience: ExperienceSpec = ExperienceSpec()
+    optimizer: OptimizerSpec = empty()
+    critic_optimizer: CriticOptimizerSpec = empty()
+    evaluate: EvalSpec = empty()
+    checkpoint: CheckpointSpec = empty()
+    experience: ExperienceSpec = empty()
     precision: Literal["fp32", "bf16"] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
-    roles: RoleSpecs = RoleSpecs()
-    cluster: ClusterSpec = ClusterSpec()
-    slurm: SlurmSpec = SlurmSpec()
+    roles: RoleSpecs = empty()
+    cluster: ClusterSpec = empty()
+    slurm: SlurmSpec = empty()
 
     @field_validator("model", mode="before")
     @classmethod
@@ -251,22 +181,30 @@ class JobSpec(Part):
     def _algorithm_by_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
+    @field_validator("batch", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any, info: ValidationInfo) -> Any:
+        """A row of dpo is two sequences."""
+        algorithm = info.data.get("algorithm")
+        if isinstance(value, dict) and algorithm and algorithm.name == "dpo":
+            return {"samples": 2, **value}
+        return value
+
     @model_validator(mode="after")
-    def _whole_groups(self) -> JobSpec:
-        if self.batch.sequences % self.batch.mini_batches:
-            raise ValueError(
-                f"batch: {self.batch.prompts} prompts x {self.batch.samples} samples do not divide "
-                f"into {self.batch.mini_batches} mini_batches"
-            )
-        if self.data.eval and self.reward.rule is None:
-            raise ValueError("data.eval: held-out accuracy needs a rule; give reward.rule too")
-        if self.algorithm.name == "grpo" and self.batch.samples < 2:
-            raise ValueError("batch.samples: grpo compares samples of one prompt; use at least 2")
+    def _one_job(self) -> JobSpec:
+        """What one key says about another; all that is wrong, a line each."""
+        broken = [*_batch_rules(self), *_learning_rules(self), *_role_rules(self)]
+        if broken:
+            raise ValueError("\n".join(broken))
         return self
 
     @property
+    def needs_rollout(self) -> bool:
+        return self.algorithm.generates
+
+    @property
     def needs_reference(self) -> bool:
-        return self.algorithm.kl.weight > 0
+        return self.algorithm.kl_weight > 0 or self.algorithm.name == "dpo"
 
     @property
     def needs_critic(self) -> bool:
@@ -287,3 +225,67 @@ def parse(document: Document) -> JobSpec:
         return JobSpec.model_validate(document.data)
     except ValidationError as error:
         raise SpecError(mistakes(document, error, JobSpec)) from None
+
+
+def _batch_rules(job: JobSpec) -> Iterator[str]:
+    """What is wrong with the batch and its lengths, as 'key: reason'."""
+    algorithm, batch, name = job.algorithm, job.batch, job.algorithm.name
+    if batch.sequences % batch.mini_batches:
+        yield (
+            f"batch: {batch.prompts} prompts x {batch.samples} samples do not divide "
+            f"into {batch.mini_batches} mini_batches"
+        )
+    if algorithm.compares and batch.samples < 2:
+        yield f"batch.samples: {name} compares samples of one prompt; use at least 2"
+    if name == "dpo" and batch.samples != 2:
+        yield "batch.samples: dpo learns from pairs, 2 sequences a prompt; leave it out"
+    if name == "dpo" and batch.prompts % batch.mini_batches:
+        yield f"batch.mini_batches: {batch.prompts} pairs do not divide into {batch.mini_batches}"
+    if name == "sft" and batch.samples != 1:
+        yield "batch.samples: sft has one answer a prompt; leave it out"
+    if not algorithm.generates and batch.epochs > 1:
+        yield f"batch.epochs: of the rows of a step; {name} needs more steps instead"
+    overlong = algorithm.overlong
+    if overlong and overlong.buffer and overlong.buffer >= job.tokens.response:
+        yield "algorithm.overlong.buffer: leaves no room before it; use less than tokens.response"
+
+
+def _learning_rules(job: JobSpec) -> Iterator[str]:
+    """What is wrong with that from which the job learns, and by which it is measured."""
+    name, judged = job.algorithm.name, job.reward.rule or job.reward.model
+    if job.algorithm.generates:
+        if not judged:
+            yield f"reward: {name} learns from rewards; give a rule, a model, or both"
+        if job.data.eval and judged and job.reward.rule is None:
+            yield "data.eval: held-out accuracy needs a rule; give reward.rule too"
+        return
+    reason = f"{name} generates no answers"
+    if judged:
+        yield f"reward: {reason}; leave it out"
+    if job.data.eval:
+        yield f"data.eval: {reason} to measure; leave it out"
+    if job.temperature != 1.0:
+        yield f"temperature: {reason}; leave it out"
+    if name == "sft" and job.supervised:
+        yield "supervised: sft is supervised from first to last; leave it out"
+
+
+def _role_rules(job: JobSpec) -> Iterator[str]:
+    """What is fixed of roles that the job does not have, or of groups that its cluster lacks."""
+    name = job.algorithm.name
+    needed = {
+        "actor_rollout": (job.needs_rollout, f"{name} generates no answers"),
+        "critic": (job.needs_critic, f"{name} has no critic"),
+        "reference": (job.needs_reference, "without kl.weight there is no reference"),
+        "reward": (bool(job.reward.model), "without reward.model there is no such role"),
+    }
+    groups = [group.name for group in job.cluster.groups]
+    for role, fixed in job.roles.items():
+        used, reason = needed.get(role, (True, ""))
+        if not used and fixed.model_dump(exclude_none=True):
+            yield f"roles.{role}: {reason}; leave it out"
+        if fixed.group and fixed.group not in groups:
+            known = f"known: {', '.join(groups)}" if groups else "the cluster has no groups"
+            yield f"roles.{role}.group: no group {fixed.group!r}; {known}"
+    if not job.needs_critic and job.critic_optimizer != CriticOptimizerSpec.model_construct():
+        yield f"critic_optimizer: {name} has no critic; leave it out"

@@ -22,6 +22,7 @@ from plans.dataflow import Role, phases_of
 from plans.hardware import MICROSECOND
 from plans.layout import ParallelLayout
 from plans.memory import (
+    GENERATING,
     LEARNING,
     SCORING,
     micro_batches,
@@ -197,6 +198,6 @@ def checkpoint_cost(workload: Workload, layout: ParallelLayout, settings: TrainS
 def _phase_cost(workload: Workload, candidate: Candidate, name: str) -> Cost:
     if name == "reshard":
         return reshard_cost(workload, candidate.train, candidate.rollout)
-    if name == "gen":
+    if name in GENERATING:
         return generate_cost(workload, candidate.rollout, candidate.rolling)
     return train_phase_cost(workload, candidate.train, candidate.training, name)

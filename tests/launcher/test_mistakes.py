@@ -101,7 +101,8 @@ WRONG_FILES = {
     ),
     "an unknown algorithm": (
         changed("grpo", "grop"),
-        "job.yaml:3: algorithm.name: expected 'grpo' or 'ppo', got 'grop'; did you mean 'grpo'?",
+        "job.yaml:3: algorithm.name: expected 'ppo', 'grpo', 'drgrpo', 'rloo', 'reinforce++', "
+        "'remax', 'dapo', 'gspo', 'dpo' or 'sft', got 'grop'; did you mean 'grpo'?",
         2,
     ),
     "a name that leaves the folder of runs": (
@@ -271,7 +272,7 @@ WRONG_FILES = {
         1,
     ),
     "two roles of one pool in two layouts": (
-        JOB + "roles: {actor_train: {tp: 2}, critic: {tp: 1}}\n",
+        changed("grpo", "ppo") + "roles: {actor_train: {tp: 2}, critic: {tp: 1}}\n",
         "job.yaml:10: roles.critic.tp: 1, but roles.actor_train has tp 2; "
         "roles that share their ranks share one layout",
         1,
