@@ -14,7 +14,9 @@ from collections.abc import Sequence
 import click
 
 from launcher.benching import bench
-from launcher.planning import estimate, explain, plan, render
+from launcher.estimating import estimate
+from launcher.explaining import diff, explain
+from launcher.planning import plan, render
 from launcher.running import run
 from plans.record import ExitCode
 
@@ -35,7 +37,7 @@ def cli() -> None:
     """Static execution plans for RL post-training of language models on SLURM clusters."""
 
 
-for command in (plan, estimate, explain, render, run, bench):
+for command in (plan, estimate, explain, diff, render, run, bench):
     cli.add_command(command)
 
 

@@ -1,11 +1,11 @@
-"""The commands that need no machine: plan, estimate, explain, render."""
+"""`rlplan plan` and `rlplan render`, and the options that several commands share."""
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,58 +37,15 @@ def plan(job: Path, output: Path | None, as_json: bool) -> None:
     """
     from plans.load import estimate as estimate_file
     from plans.plan import dumps
-    from plans.report import plan_text
+    from plans.reports.screen import plan_text
 
     found = estimate_file(job)
     if output:
-        _write(output, dumps(found.plan))
+        write(output, dumps(found.plan))
     elif as_json:
         click.echo(dumps(found.plan), nl=False)
     else:
-        click.echo(plan_text(found), nl=False)
-
-
-@click.command()
-@job_argument
-@json_option
-def estimate(job: Path, as_json: bool) -> None:
-    """Say what a run will take: seconds by phase, memory, device hours, jobs in the chain.
-
-    \b
-    Example:
-      rlplan estimate job.yaml
-    """
-    from plans.load import estimate as estimate_file
-    from plans.report import estimate_text
-
-    found = estimate_file(job)
-    if as_json:
-        _echo_json(found.data())
-    else:
-        click.echo(estimate_text(found), nl=False)
-
-
-@click.command()
-@job_argument
-@click.option("--why-not", "wanted", metavar="AXIS=N,...", help="Only layouts such as tp=8,pp=1.")
-@json_option
-def explain(job: Path, wanted: str | None, as_json: bool) -> None:
-    """Say why the plan is what it is: the other layouts, and what they lose or break.
-
-    \b
-    Example:
-      rlplan explain job.yaml --why-not tp=8
-    """
-    from plans.load import estimate as estimate_file
-    from plans.report import explain_text
-
-    degrees = _degrees(wanted)
-    found = estimate_file(job)
-    if as_json:
-        data = found.data()
-        _echo_json({key: data[key] for key in ("plan", "layouts", "rejections")})
-    else:
-        click.echo(explain_text(found, degrees), nl=False)
+        click.echo(plan_text(found, columns()), nl=False)
 
 
 @click.command()
@@ -121,9 +78,9 @@ def render(job: Path, output: Path | None, python: str, mpi: str, as_json: bool)
     )
     place = _leave_plan(chosen)
     if output:
-        _write(output, text)
+        write(output, text)
     elif as_json:
-        _echo_json({"plan": chosen.digest, "plan_file": str(place), "script": text})
+        echo_json({"plan": chosen.digest, "plan_file": str(place), "script": text})
     else:
         click.echo(text, nl=False)
 
@@ -135,7 +92,7 @@ def _leave_plan(chosen: Plan) -> Path:
 
     place = run_path(Path(), chosen.job.name) / "plan.json"
     if not place.exists():
-        _write(place, dumps(chosen))
+        write(place, dumps(chosen))
         return place
     found = read_plan(place)
     if found.digest != chosen.digest:
@@ -146,15 +103,7 @@ def _leave_plan(chosen: Plan) -> Path:
     return place
 
 
-def _degrees(wanted: str | None) -> dict[str, int]:
-    """{'tp': 8} from 'tp=8'."""
-    pairs = [re.fullmatch(r"(tp|pp|dp)=(\d+)", word) for word in (wanted or "").split(",") if word]
-    if not all(pairs):
-        raise click.BadParameter(f"{wanted!r} is not like tp=8,pp=1", param_hint="--why-not")
-    return {pair[1]: int(pair[2]) for pair in pairs if pair}
-
-
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     """Put a file in place, whole, and say so; UserError when it cannot be written."""
     from runtime.files import make_folder, write_file
 
@@ -166,5 +115,12 @@ def _write(path: Path, text: str) -> None:
     click.echo(f"wrote {path}", err=True)
 
 
-def _echo_json(data: Any) -> None:
+def columns() -> int:
+    """Of the terminal, within reason; as wide as a page where there is none."""
+    from plans.reports.words import COLUMNS
+
+    return min(COLUMNS, get_terminal_size((COLUMNS, 0)).columns)
+
+
+def echo_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=1, sort_keys=True))

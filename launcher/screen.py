@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 from plans.plan import Plan
 from plans.record import StepRecord
-from plans.report_run import event_line, step_line
+from plans.reports.run import event_line, step_line
 
 # The mean over so many steps tells how long the rest will take.
 ETA_STEPS = 20

@@ -1,41 +1,85 @@
-"""Estimate: a plan with its seconds, bytes and totals, and the interval they come with."""
+"""Estimate: a plan with its seconds, bytes and totals, each with the interval it comes with."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from plans.chain import Chain, chain_of
 from plans.cost import BACKWARD_PASSES, layer_flops
 from plans.dataflow import Role
-from plans.freeze import plan_of
 from plans.hardware import HardwareSpec
-from plans.memory import LEARNING, SCORING, MemoryUse, stage_memory, stages_to_check
+from plans.memory import LEARNING, SCORING, stage_memory, stages_to_check
 from plans.plan import PhasePlan, Plan
+from plans.prices import Price
 from plans.search import Search
-from plans.timeline import PhaseTime, step_times
+from plans.timeline import PhaseTime, outside_times, step_times
 from plans.units import HOUR, TERA
 from plans.workload import Workload
+
+# Kinds of seconds in the words of a reader.
+KINDS = {"network": "link", "overhead": "launch"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """An expected value and the 80 % interval around it."""
+
+    low: float
+    expected: float
+    high: float
+
+    def __mul__(self, factor: float) -> Interval:
+        return Interval(
+            low=self.low * factor, expected=self.expected * factor, high=self.high * factor
+        )
+
+    def __add__(self, other: Interval) -> Interval:
+        """The sum of two values that err together, the worst case for its width."""
+        return Interval(
+            low=self.low + other.low,
+            expected=self.expected + other.expected,
+            high=self.high + other.high,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseEstimate:
-    """A phase of the step: what binds it, and tokens a second and FLOPs a second of one device."""
+    """A phase: its seconds, what they go to, and tokens and FLOPs a second of one device.
+
+    `parts` are seconds by kind and add up to the expected seconds; `limiter` is the kind that
+    takes most. `flops_share` is model FLOPs over the peak of the pool's devices (MFU);
+    recomputation is not work.
+    """
 
     name: str
-    seconds: float
-    bound: str
+    role: Role
+    pool: str
+    stage: str
+    seconds: Interval
+    parts: dict[str, float]
+    limiter: str
     tokens_per_second: float
     flops_share: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Peak:
-    """The fullest moment of a run: in which phase, on which rank, and the account."""
+class MemoryEstimate:
+    """Bytes by kind of the fullest rank of a pool while a phase lasts."""
 
     phase: str
+    pool: str
     rank: int
-    use: MemoryUse
+    kinds: dict[str, float]
+    capacity_bytes: float
+
+    @property
+    def total(self) -> float:
+        return sum(self.kinds.values())
+
+    @property
+    def share(self) -> float:
+        return self.total / self.capacity_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,85 +89,121 @@ class Estimate:
     search: Search
     plan: Plan
     phases: tuple[PhaseEstimate, ...]
-    peak: Peak
+    outside: tuple[PhaseEstimate, ...]
+    memory: tuple[MemoryEstimate, ...]
     chain: Chain
+    price: Price | None = None
+    priced: str = ""
 
     @property
     def hardware(self) -> HardwareSpec:
         return self.search.workload.hardware
 
     @property
-    def step_seconds(self) -> float:
-        return self.plan.step_seconds
+    def step(self) -> Interval:
+        """Seconds of a step."""
+        return interval(self.hardware, self.plan.step_seconds)
 
     @property
-    def device_hours(self) -> float:
-        return self.chain.seconds / HOUR * self.plan.world_size
+    def run(self) -> Interval:
+        """Seconds of the whole run, without the queue."""
+        return interval(self.hardware, self.chain.seconds)
 
-    def low(self, value: float) -> float:
-        """The lower end of the stated interval of a duration."""
-        return value * self.hardware.band[0]
+    @property
+    def device_hours(self) -> Interval:
+        return self.run * (self.plan.world_size / HOUR)
 
-    def high(self, value: float) -> float:
-        """The upper end of the stated interval of a duration."""
-        return value * self.hardware.band[1]
+    @property
+    def dollars(self) -> Interval | None:
+        """At the typical price for the expected hours; the ends at the ends of both."""
+        if self.price is None:
+            return None
+        hours = self.device_hours
+        return Interval(
+            low=hours.low * self.price.low,
+            expected=hours.expected * self.price.typical,
+            high=hours.high * self.price.high,
+        )
 
-    def data(self) -> dict[str, Any]:
-        """The estimate as JSON holds it; seconds and bytes, with the interval beside them."""
-        return {
-            "plan": self.plan.digest,
-            "name": self.plan.job.name,
-            "hardware": self.hardware.name,
-            "world_size": self.plan.world_size,
-            "calibration": self.hardware.calibration,
-            "band": list(self.hardware.band),
-            "phases": [asdict(phase) for phase in self.phases],
-            "step_seconds": self.step_seconds,
-            "run_seconds": self.chain.seconds,
-            "device_hours": self.device_hours,
-            "jobs": self.chain.jobs,
-            "stops": list(self.chain.stops),
-            "peak": {
-                "phase": self.peak.phase,
-                "rank": self.peak.rank,
-                "bytes": self.peak.use.total,
-                "capacity_bytes": self.hardware.memory_bytes,
-                "kinds": dict(self.peak.use.items()),
-            },
-            "reshard": asdict(self.plan.reshard),
-            "judged": self.search.judged,
-            "layouts": [one.data() for one in self.search.ranked],
-            "rejections": [
-                {"what": one.what, "reason": one.reason} for one in self.search.rejections
-            ],
-        }
+    @property
+    def peak(self) -> MemoryEstimate:
+        """The fullest moment of a step."""
+        return max(self.memory, key=lambda one: one.share)
+
+    @property
+    def tokens_per_day(self) -> float:
+        """Response tokens of a day of steps."""
+        job = self.plan.job
+        return job.batch.sequences * job.tokens.response * 24 * HOUR / self.plan.step_seconds
+
+    def starts(self) -> Iterator[tuple[PhaseEstimate, float]]:
+        """Each phase with the second of the step at which it begins.
+
+        The phases of a pool follow one another, and a stage begins when every pool has ended
+        the stage before.
+        """
+        begun, ends, stage = 0.0, dict.fromkeys((pool.name for pool in self.plan.pools), 0.0), ""
+        for phase in self.phases:
+            if phase.stage != stage:
+                begun, stage = max(ends.values()), phase.stage
+            start = max(begun, ends[phase.pool])
+            ends[phase.pool] = start + phase.seconds.expected
+            yield phase, start
+
+    def idle_seconds(self, pool: str) -> float:
+        """Seconds of a step in which the devices of a pool have no phase to work in."""
+        busy = sum(one.seconds.expected for one in self.phases if one.pool == pool)
+        return max(0.0, self.plan.step_seconds - busy)
 
 
-def estimate_of(found: Search) -> Estimate:
+def estimate_of(found: Search, prices: tuple[Price | None, str] = (None, "")) -> Estimate:
     """The estimate of the best plan of a search; PlanError when the queue's limit is too short."""
     workload, candidate = found.workload, found.best.candidate
-    plan = plan_of(workload, candidate)
+    plan = found.plan()
+    steps, outside = step_times(workload, candidate), outside_times(workload, candidate)
+    price, priced = prices
     return Estimate(
         search=found,
         plan=plan,
-        phases=tuple(
-            _phase_estimate(workload, phase, time)
-            for phase, time in zip(plan.phases, step_times(workload, candidate), strict=True)
-        ),
-        peak=_peak(found, plan),
+        phases=_phases(workload, plan, plan.phases, steps),
+        outside=_phases(workload, plan, plan.outside, outside),
+        memory=tuple(_memory(found, plan, phase.name) for phase in plan.phases),
         chain=chain_of(plan, workload.hardware.band[1]),
+        price=price,
+        priced=priced,
     )
 
 
-def _phase_estimate(workload: Workload, phase: PhasePlan, time: PhaseTime) -> PhaseEstimate:
+def interval(hardware: HardwareSpec, seconds: float) -> Interval:
+    low, high = hardware.band
+    return Interval(low=seconds * low, expected=seconds, high=seconds * high)
+
+
+def _phases(
+    workload: Workload, plan: Plan, phases: tuple[PhasePlan, ...], times: tuple[PhaseTime, ...]
+) -> tuple[PhaseEstimate, ...]:
+    return tuple(
+        _phase_estimate(workload, plan, phase, time)
+        for phase, time in zip(phases, times, strict=True)
+    )
+
+
+def _phase_estimate(
+    workload: Workload, plan: Plan, phase: PhasePlan, time: PhaseTime
+) -> PhaseEstimate:
     tokens, passes = _work(workload, phase.name)
     flops = tokens * passes * _forward_flops_per_token(workload)
     rate = workload.hardware.flops_per_second(workload.precision) * workload.world_size
     seconds = max(phase.seconds, 1 / TERA)
+    parts = {name: getattr(time.cost, name) for name in ("compute", "memory", *KINDS)}
     return PhaseEstimate(
         name=phase.name,
-        seconds=phase.seconds,
-        bound=time.cost.bound,
+        role=phase.role,
+        pool=plan.pools[0].name,
+        stage=phase.name,
+        seconds=interval(workload.hardware, phase.seconds),
+        parts={KINDS.get(name, name): part for name, part in parts.items() if part},
+        limiter=KINDS.get(time.cost.bound, time.cost.bound),
         tokens_per_second=tokens / seconds / workload.world_size,
         flops_share=flops / seconds / rate,
     )
@@ -147,14 +227,19 @@ def _forward_flops_per_token(workload: Workload) -> float:
     return head + model.layer_count * layer_flops(model, 1, workload.sequence_tokens)
 
 
-def _peak(found: Search, plan: Plan) -> Peak:
-    """The fullest phase of the step, its fullest stage, and the first rank of that stage."""
+def _memory(found: Search, plan: Plan, phase: str) -> MemoryEstimate:
+    """The fullest stage of a phase, on the first rank of that stage."""
     workload, candidate = found.workload, found.best.candidate
-    moments = [
-        (stage_memory(workload, candidate, phase.name, stage), phase.name, stage)
-        for phase in plan.phases
+    uses = [
+        (stage_memory(workload, candidate, phase, stage), stage)
         for stage in stages_to_check(candidate.train)
     ]
-    use, name, stage = max(moments, key=lambda moment: moment[0].total)
+    use, stage = max(uses, key=lambda one: one[0].total)
     layout = plan.placement(Role.ACTOR_TRAIN).layout
-    return Peak(phase=name, rank=layout.rank_at(pp=stage), use=use)
+    return MemoryEstimate(
+        phase=phase,
+        pool=plan.pools[0].name,
+        rank=layout.rank_at(pp=stage),
+        kinds={kind: float(count) for kind, count in use.items() if count},
+        capacity_bytes=float(workload.hardware.memory_bytes),
+    )

@@ -22,7 +22,7 @@ def write_all(texts: dict[str, Callable[[], str]]) -> None:
 
 
 if __name__ == "__main__":
-    from tests.plans.test_report import TEXTS
+    from tests.plans.reports.test_screen import TEXTS
     from tests.slurm.test_script import SCRIPTS
 
     write_all({**TEXTS, **SCRIPTS})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from plans.report import number
+from plans.reports.words import number
 from plans.units import GIB, bytes_text, count_text, seconds_text
 
 

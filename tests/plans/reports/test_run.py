@@ -1,7 +1,7 @@
 """The progress line of a step."""
 
 from plans.record import StepRecord
-from plans.report_run import step_line
+from plans.reports.run import step_line
 
 MEASURED = {
     "reward/mean": 0.4123,

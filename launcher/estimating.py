@@ -1,0 +1,66 @@
+"""`rlplan estimate`: what a run will take, as text, as JSON, and as a page."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from launcher.planning import columns, echo_json, job_argument, json_option, write
+
+if TYPE_CHECKING:
+    from plans.estimate import Estimate
+
+
+@click.command()
+@job_argument
+@click.option("--detail", is_flag=True, help="Every phase, every kind of byte, every option.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page.")
+@click.option("--price", metavar="FILE|DOLLARS", help="Of a device hour; default: the newest list.")
+@json_option
+def estimate(job: Path, detail: bool, html: Path | None, price: str | None, as_json: bool) -> None:
+    """Say what a run will take: seconds by phase, memory, device hours, jobs in the chain.
+
+    \b
+    Examples:
+      rlplan estimate job.yaml
+      rlplan estimate job.yaml --detail --price 2.50
+      rlplan estimate job.yaml --html plan.html
+    """
+    from plans.load import estimate as estimate_file
+
+    found = _priced(estimate_file(job), price)
+    if html:
+        from plans.reports.page import page
+
+        write(html, page(found))
+    if as_json:
+        from plans.reports.data import estimate_data
+
+        echo_json(estimate_data(found))
+    elif detail:
+        from plans.reports.detail import detail_text
+
+        click.echo(detail_text(found, columns()), nl=False)
+    elif not html:
+        from plans.reports.screen import estimate_text
+
+        click.echo(estimate_text(found, columns()), nl=False)
+
+
+def _priced(found: Estimate, price: str | None) -> Estimate:
+    """The estimate with the price of its hardware, from a list or as the user gave it."""
+    from plans.prices import flat_price, price_of
+
+    try:
+        dollars = float(price) if price else None
+    except ValueError:
+        dollars = None
+    if dollars is not None:
+        if not 0 <= dollars < 1e6:
+            raise click.BadParameter(f"{price} is not a price", param_hint="--price")
+        return replace(found, price=flat_price(dollars), priced="as given")
+    one, day = price_of(found.hardware.name, Path(price) if price else None)
+    return replace(found, price=one, priced=day)

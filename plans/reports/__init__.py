@@ -1,0 +1,1 @@
+"""What the user reads: estimates, plans, comparisons and runs, as text, JSON and pages."""

@@ -1,0 +1,156 @@
+"""Charts as SVG text: stacked bars in rows, with an axis, a legend, and a title for each piece.
+
+Colours are classes that the page's style sheet defines, so that a chart follows its theme.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from plans.reports.words import number
+
+WIDTH = 860
+LABEL_WIDTH = 150
+RIGHT_MARGIN = 70
+ROW_HEIGHT = 30
+BAR_HEIGHT = 20
+AXIS_HEIGHT = 34
+# Colour classes that the style sheet defines: c0, c1, ...
+COLOURS = 10
+TICKS = 5
+# A piece narrower than this has no room for its name.
+LETTER_WIDTH = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A part of a bar, in the units of the axis; `name` chooses its colour and its legend."""
+
+    name: str
+    start: float
+    length: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """A row of a chart: pieces, an interval shown as a whisker, and a text behind the end."""
+
+    label: str
+    pieces: tuple[Piece, ...]
+    whisker: tuple[float, float] | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """Bars over one axis; `line` is a vertical mark such as a capacity, with its name."""
+
+    title: str
+    unit: str
+    bars: tuple[Bar, ...]
+    line: tuple[float, str] | None = None
+    legend: bool = True
+
+
+def stacked(parts: Sequence[tuple[str, float, str]], start: float = 0.0) -> tuple[Piece, ...]:
+    """Pieces one after the other from (name, length, note)."""
+    pieces = []
+    for name, length, note in parts:
+        pieces.append(Piece(name=name, start=start, length=length, note=note))
+        start += length
+    return tuple(pieces)
+
+
+def svg(chart: Chart) -> str:
+    """The chart as an <svg> element with a title for readers that see no picture."""
+    names = list(dict.fromkeys(piece.name for bar in chart.bars for piece in bar.pieces))
+    low, high = _extent(chart)
+    bottom = ROW_HEIGHT * len(chart.bars)
+    legend = _legend(names, bottom + AXIS_HEIGHT) if chart.legend else ([], 0)
+    height = bottom + AXIS_HEIGHT + legend[1]
+    lines = [
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(chart.title)}">',
+        f"<title>{escape(chart.title)}</title>",
+    ]
+    lines += _axis(low, high, bottom, chart.unit)
+    for index, bar in enumerate(chart.bars):
+        lines += _bar(bar, index * ROW_HEIGHT, low, high, names)
+    if chart.line:
+        lines += _line(chart.line, low, high, bottom)
+    return "\n".join((*lines, *legend[0], "</svg>"))
+
+
+def _extent(chart: Chart) -> tuple[float, float]:
+    """The least and the largest value that is drawn; the axis always holds zero."""
+    ends = [0.0]
+    for bar in chart.bars:
+        ends += [value for one in bar.pieces for value in (one.start, one.start + one.length)]
+        ends += bar.whisker or ()
+    ends += [chart.line[0]] if chart.line else []
+    low, high = min(ends), max(ends)
+    return low, high if high > low else low + 1.0
+
+
+def _x(value: float, low: float, high: float) -> float:
+    room = WIDTH - LABEL_WIDTH - RIGHT_MARGIN
+    return round(LABEL_WIDTH + room * (value - low) / (high - low), 2)
+
+
+def _axis(low: float, high: float, bottom: int, unit: str) -> Iterator[str]:
+    for index in range(TICKS + 1):
+        value = low + (high - low) * index / TICKS
+        x = _x(value, low, high)
+        mark = number(value) if abs(value) > 1e-9 * (high - low) else "0"
+        text = f"{mark} {unit}" if index == TICKS else mark
+        yield f'<line class="grid" x1="{x}" y1="0" x2="{x}" y2="{bottom}"/>'
+        yield f'<text class="tick" x="{x}" y="{bottom + 16}">{escape(text)}</text>'
+
+
+def _bar(bar: Bar, top: int, low: float, high: float, names: list[str]) -> Iterator[str]:
+    middle = top + ROW_HEIGHT / 2
+    yield f'<text class="label" x="{LABEL_WIDTH - 8}" y="{middle + 4}">{escape(bar.label)}</text>'
+    end = _x(0.0, low, high)
+    for piece in bar.pieces:
+        left = _x(min(piece.start, piece.start + piece.length), low, high)
+        right = _x(max(piece.start, piece.start + piece.length), low, high)
+        colour, end = names.index(piece.name) % COLOURS, max(end, right)
+        note = escape(f"{piece.name}: {piece.note}" if piece.note else piece.name)
+        yield (
+            f'<rect class="c{colour}" x="{left}" y="{middle - BAR_HEIGHT / 2}" '
+            f'width="{max(0.5, round(right - left, 2))}" height="{BAR_HEIGHT}">'
+            f"<title>{note}</title></rect>"
+        )
+        if len(piece.name) * LETTER_WIDTH < right - left:
+            x = round((left + right) / 2, 2)
+            yield f'<text class="inside" x="{x}" y="{middle + 4}">{escape(piece.name)}</text>'
+    if bar.whisker:
+        left, right = (_x(value, low, high) for value in bar.whisker)
+        end = max(end, right)
+        yield f'<line class="whisker" x1="{left}" y1="{middle}" x2="{right}" y2="{middle}"/>'
+    if bar.text:
+        yield f'<text class="value" x="{end + 6}" y="{middle + 4}">{escape(bar.text)}</text>'
+
+
+def _line(line: tuple[float, str], low: float, high: float, bottom: int) -> Iterator[str]:
+    x = _x(line[0], low, high)
+    yield f'<line class="limit" x1="{x}" y1="0" x2="{x}" y2="{bottom}"/>'
+    yield f'<text class="tick limit-name" x="{x}" y="{bottom + 30}">{escape(line[1])}</text>'
+
+
+def _legend(names: list[str], top: int) -> tuple[list[str], int]:
+    """The lines of a legend below the axis, and its height."""
+    lines, x, row = [], LABEL_WIDTH, 0
+    for index, name in enumerate(names):
+        width = 28 + LETTER_WIDTH * len(name)
+        if x + width > WIDTH:
+            x, row = LABEL_WIDTH, row + 1
+        y = top + 4 + 20 * row
+        lines.append(
+            f'<rect class="c{index % COLOURS}" x="{x}" y="{y}" width="12" height="12"/>'
+            f'<text class="legend" x="{x + 17}" y="{y + 10}">{escape(name)}</text>'
+        )
+        x += width
+    return lines, 20 * (row + 1) + 6

@@ -1,0 +1,77 @@
+"""An estimate as JSON holds it; docs/schema/estimate.json says what each key means."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import PurePath
+from typing import Any
+
+from plans.estimate import Estimate, Interval, MemoryEstimate, PhaseEstimate
+from plans.reports.facts import assumptions, levers_of
+
+FORMAT = 1
+
+
+def estimate_data(estimate: Estimate) -> dict[str, Any]:
+    """Seconds, bytes and totals with their intervals; seconds and bytes are plain numbers."""
+    plan, found = estimate.plan, estimate.search
+    return {
+        "format": FORMAT,
+        "plan": plan.digest,
+        "name": plan.job.name,
+        "model": {
+            "name": PurePath(plan.job.model.path).name,
+            "parameters": plan.model.parameter_count,
+        },
+        "cluster": {
+            "hardware": estimate.hardware.name,
+            "nodes": plan.world_size // plan.ranks_per_node,
+            "ranks_per_node": plan.ranks_per_node,
+            "world_size": plan.world_size,
+        },
+        "precision": plan.precision,
+        "calibration": estimate.hardware.calibration,
+        "pools": [asdict(pool) for pool in plan.pools],
+        "placements": [asdict(one) for one in plan.placements],
+        "phases": [_phase(estimate, phase) for phase in estimate.phases],
+        "outside": [_phase(estimate, phase) for phase in estimate.outside],
+        "memory": [_memory(one) for one in estimate.memory],
+        "reshard": asdict(plan.reshard),
+        "totals": _totals(estimate),
+        "proof": {"judged": found.judged},
+        "layouts": [one.data() for one in found.ranked],
+        "rejections": [{"what": one.what, "reason": one.reason} for one in found.rejections],
+        "levers": levers_of(estimate),
+        "assumptions": assumptions(estimate),
+    }
+
+
+def _totals(estimate: Estimate) -> dict[str, Any]:
+    price, dollars = estimate.price, estimate.dollars
+    return {
+        "step_seconds": asdict(estimate.step),
+        "run_seconds": asdict(estimate.run),
+        "device_hours": asdict(estimate.device_hours),
+        "response_tokens_per_day": estimate.tokens_per_day,
+        "dollars": asdict(dollars) if dollars else None,
+        "price": {**asdict(price), "as_of": estimate.priced} if price else None,
+        "jobs": estimate.chain.jobs,
+        "stops": list(estimate.chain.stops),
+        "checkpoint_every": estimate.plan.checkpoint_every,
+    }
+
+
+def _phase(estimate: Estimate, phase: PhaseEstimate) -> dict[str, Any]:
+    return {
+        **asdict(phase),
+        "role": str(phase.role),
+        "share": _share(estimate.step, phase.seconds),
+    }
+
+
+def _share(step: Interval, seconds: Interval) -> float:
+    return seconds.expected / step.expected if step.expected else 0.0
+
+
+def _memory(one: MemoryEstimate) -> dict[str, Any]:
+    return {**asdict(one), "total_bytes": one.total, "fits": one.total <= one.capacity_bytes}

@@ -1,0 +1,114 @@
+"""What an estimate says in sentences: (name, text) pairs, for a screen and for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePath
+
+from plans.estimate import Estimate, Interval
+from plans.reports.rows import ends, word
+from plans.reports.words import SEPARATOR, change, gib, number, plural, short_count
+from plans.units import HOUR, count_text, seconds_text
+
+Facts = Iterator[tuple[str, str]]
+DIGEST_SHOWN = 8
+# By how much a kind of work is taken to be slower when its weight in the step is told.
+SLOWER = 0.1
+LEVERS_SHOWN = 4
+
+
+def title(estimate: Estimate) -> str:
+    """Job, model, machine and precision."""
+    plan = estimate.plan
+    model = PurePath(plan.job.model.path).name
+    parts = (
+        plan.job.name,
+        f"{model} ({count_text(plan.model.parameter_count)} parameters)",
+        f"{plan.world_size // plan.ranks_per_node} × {plan.ranks_per_node} "
+        f"{estimate.hardware.title}",
+        plan.precision,
+    )
+    return SEPARATOR.join(parts)
+
+
+def origin(estimate: Estimate) -> Facts:
+    """The plan's digest and how it was found; what the numbers rest on."""
+    found, (low, high) = estimate.search, estimate.hardware.band
+    yield (
+        "plan",
+        f"{estimate.plan.digest[:DIGEST_SHOWN]} · fastest of {count_text(found.judged)} settings "
+        f"in {len(found.ranked)} layouts that fit; {len(found.rejections)} rejected",
+    )
+    yield (
+        "calibration",
+        f"{estimate.hardware.calibration}, coarse; "
+        f"expect {low:g} to {high:g} times the planned seconds",
+    )
+
+
+def totals(estimate: Estimate) -> Facts:
+    """The run as a whole: time, rates, cost, and what happens outside of its steps."""
+    plan = estimate.plan
+    rate = f"{number(HOUR / estimate.step.expected)} steps/h"
+    tokens = f"{short_count(estimate.tokens_per_day)} response tokens/day"
+    run = f"{plural(plan.job.steps, 'step')} in {duration(estimate.run)}"
+    yield "run", SEPARATOR.join((run, rate, tokens))
+    jobs = f"{plural(estimate.chain.jobs, 'job')} of {plan.job.slurm.time}"
+    hours = estimate.device_hours
+    cost = f"{number(hours.expected)} {estimate.hardware.device}-hours {ends(hours)}"
+    yield "cost", SEPARATOR.join((cost, *_dollars(estimate), jobs))
+    yield "outside", outside(estimate)
+
+
+def outside(estimate: Estimate) -> str:
+    """The pieces of a run that belong to no step."""
+    every = plural(estimate.plan.checkpoint_every, "step")
+    parts = [f"{one.name} {seconds_text(one.seconds.expected)}" for one in estimate.outside]
+    return f"{', '.join(parts)} · a checkpoint every {every}"
+
+
+def reasons(estimate: Estimate) -> Facts:
+    """Why this plan: the runner-up and what it loses."""
+    found = estimate.search
+    if found.next_best:
+        slower = change(found.next_best.step_seconds / found.best.step_seconds)
+        peak = f"peak {gib(found.next_best.peak_bytes)} GiB"
+        yield "next best", f"{found.next_best.candidate}: {slower} time, {peak}"
+
+
+def confidence(estimate: Estimate) -> Facts:
+    """What the step hangs on, and what is assumed."""
+    step = estimate.step.expected
+    levers = sorted(levers_of(estimate).items(), key=lambda item: -item[1])[:LEVERS_SHOWN]
+    shown = [f"{word(kind)} {change(1 + SLOWER * part / step)}" for kind, part in levers]
+    yield "sensitivity", f"step time when {SLOWER:.0%} slower: {', '.join(shown)}"
+    yield "assumed", "; ".join(assumptions(estimate))
+
+
+def levers_of(estimate: Estimate) -> dict[str, float]:
+    """Seconds of a step by kind of work."""
+    sums: dict[str, float] = {}
+    for phase in estimate.phases:
+        for kind, part in phase.parts.items():
+            sums[kind] = sums.get(kind, 0.0) + part
+    return sums
+
+
+def assumptions(estimate: Estimate) -> list[str]:
+    """What the numbers take for granted."""
+    response = count_text(estimate.plan.job.tokens.response)
+    return [f"every response is {response} tokens long, the limit"]
+
+
+def duration(value: Interval) -> str:
+    """'9 h 18 min (8 h 5 min - 10 h 50 min)'."""
+    low, high = seconds_text(value.low), seconds_text(value.high)
+    return f"{seconds_text(value.expected)} ({low} - {high})"
+
+
+def _dollars(estimate: Estimate) -> tuple[str, ...]:
+    dollars, price = estimate.dollars, estimate.price
+    if dollars is None or price is None:
+        return ()
+    hourly = f"${price.typical:.2f} ({price.low:.2f}-{price.high:.2f}) an hour"
+    return (f"${number(dollars.expected)} {ends(dollars)} at {hourly}, {estimate.priced}",)

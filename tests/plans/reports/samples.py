@@ -1,0 +1,42 @@
+"""Estimates that the tests of reports read."""
+
+from __future__ import annotations
+
+import re
+
+from plans.estimate import Estimate, estimate_of
+from plans.hardware import read_hardware
+from plans.prices import price_of
+from plans.search import search
+from tests.plans.samples import job, large_job, model
+
+PPO = {"name": "ppo", "kl": {"weight": 0.1}}
+
+
+def estimated(chosen, name="toy") -> Estimate:
+    hardware = chosen.cluster.hardware
+    found = search(chosen, model(name), read_hardware(hardware))
+    return estimate_of(found, price_of(hardware))
+
+
+def large() -> Estimate:
+    return estimated(large_job(), "7b")
+
+
+def small() -> Estimate:
+    return estimated(job(algorithm=PPO, cluster={"hardware": "cpu", "ranks": 4}))
+
+
+def chained() -> Estimate:
+    return estimated(
+        large_job(
+            cluster={"hardware": "mi300x", "nodes": 2},
+            roles={"actor_train": {"tp": 4}, "actor_rollout": {"tp": 1}},
+        ),
+        "7b",
+    )
+
+
+def masked(text: str) -> str:
+    """The text without digests, which change with every byte of every plan."""
+    return re.sub(r"\b(?=[0-9a-f]*[0-9])[0-9a-f]{8}\b", "00000000", text)
