@@ -199,7 +199,7 @@ def test_a_mixture_is_estimated_but_not_planned_for_running(tmp_path):
         "slurm: {account: abc123, partition: gpu, time: '12:00:00'}\n"
     )
     found = estimate(tmp_path / "job.yaml")
-    assert found.step_seconds > 0
+    assert found.plan.step_seconds > 0
     assert found.plan.reshard.schedule_digest == ""
     with pytest.raises(PlanError, match=r"job.yaml:2: model: no engine here runs .* mixture"):
         make_plan(tmp_path / "job.yaml")
