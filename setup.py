@@ -6,6 +6,7 @@ PACKAGES = [
     "plans",
     "plans.bytes",
     "plans.reports",
+    "plans.search",
     "plans.times",
     "rocm",
     "slurm",
