@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from plans.chain import chain_of, lead_seconds, limit_seconds
 from plans.dataflow import Role, phases_of
 from plans.hardware import read_hardware
-from plans.plan import dumps, read_plan
+from plans.plan import Plan, dumps, read_plan
 from plans.search import make_plan
 from plans.source import PlanError, UserError
 from tests.plans.samples import job, large_job, model
@@ -139,3 +140,9 @@ def test_a_run_within_the_limit_is_one_job():
 def test_a_limit_shorter_than_a_step_is_refused():
     with pytest.raises(PlanError, match="ends before one step"):
         planned(large_job(slurm={"time": "00:05:00"}), "7b")
+
+
+@pytest.mark.parametrize("chosen", [job(), job(supervised={"steps": 3}, seed=7)])
+def test_a_plan_as_json_is_what_pydantic_makes_of_it(chosen):
+    plan = planned(chosen)
+    assert plan.data() == TypeAdapter(Plan).dump_python(plan, mode="json")
