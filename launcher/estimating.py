@@ -52,7 +52,7 @@ def estimate(job: Path, detail: bool, html: Path | None, price: str | None, as_j
 
 def _priced(found: Estimate, price: str | None) -> Estimate:
     """The estimate with the price of its hardware, from a list or as the user gave it."""
-    from plans.prices import flat_price, price_of
+    from plans.prices import flat_price, read_prices
 
     try:
         dollars = float(price) if price else None
@@ -62,5 +62,5 @@ def _priced(found: Estimate, price: str | None) -> Estimate:
         if not 0 <= dollars < 1e6:
             raise click.BadParameter(f"{price} is not a price", param_hint="--price")
         return replace(found, price=flat_price(dollars), priced="as given")
-    one, day = price_of(found.hardware.name, Path(price) if price else None)
-    return replace(found, price=one, priced=day)
+    listed = read_prices(Path(price) if price else None)
+    return replace(found, price=listed.prices.get(found.hardware.name), priced=listed.as_of)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
-from plans.source import SpecError, read_yaml
+from plans.source import Document, Location, SpecError, read_yaml
 
 FOLDER = Path(__file__).parent / "prices"
+ENDS = ("low", "typical", "high")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,16 +23,20 @@ class Price:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceList:
-    """Prices by hardware name as of a day; not every hardware is for hire."""
+    """Prices by hardware name as of a day ('2026-05-18'); not every hardware is for hire."""
 
-    as_of: date
+    as_of: str
     prices: dict[str, Price]
 
 
-def price_of(hardware: str, path: Path | None = None) -> tuple[Price | None, str]:
-    """The price of a device, if it is for hire, and the day of the list it stands in."""
-    found = read_prices(path)
-    return found.prices.get(hardware), str(found.as_of)
+def read_prices(path: Path | None = None) -> PriceList:
+    """The prices of a file, by default of the newest one; SpecError when it is not readable."""
+    document = read_yaml(path or max(FOLDER.glob("*.yaml")))
+    day, rows = document.data.get("as_of"), document.data.get("prices")
+    if set(document.data) != {"as_of", "prices"} or not isinstance(rows, dict):
+        raise SpecError(document.complain((), "a price list has as_of and prices, no more"))
+    prices = {name: _price(document, name, row) for name, row in rows.items()}
+    return PriceList(as_of=str(day), prices=prices)
 
 
 def flat_price(dollars: float) -> Price:
@@ -42,12 +44,12 @@ def flat_price(dollars: float) -> Price:
     return Price(low=dollars, typical=dollars, high=dollars, source="as given")
 
 
-def read_prices(path: Path | None = None) -> PriceList:
-    """The prices of a file, by default of the newest one; SpecError when it is not readable."""
-    chosen = path or max(FOLDER.glob("*.yaml"))
-    try:
-        return TypeAdapter(PriceList).validate_python(read_yaml(chosen).data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise SpecError(f"{chosen}: {where}: {first['msg'].lower()}") from None
+def _price(document: Document, name: str, row: object) -> Price:
+    at: Location = ("prices", name)
+    if not isinstance(row, dict) or set(row) != {*ENDS, "source"}:
+        raise SpecError(document.complain(at, "a price has low, typical, high and source"))
+    if not all(isinstance(row[end], int | float) and row[end] >= 0 for end in ENDS):
+        raise SpecError(document.complain(at, "low, typical and high are dollars an hour"))
+    if not row["low"] <= row["typical"] <= row["high"]:
+        raise SpecError(document.complain(at, "low, typical and high do not rise"))
+    return Price(**row)

@@ -6,7 +6,7 @@ import re
 
 from plans.estimate import Estimate, estimate_of
 from plans.hardware import read_hardware
-from plans.prices import price_of
+from plans.prices import read_prices
 from plans.search import search
 from tests.plans.samples import job, large_job, model
 
@@ -16,7 +16,8 @@ PPO = {"name": "ppo", "kl": {"weight": 0.1}}
 def estimated(chosen, name="toy") -> Estimate:
     hardware = chosen.cluster.hardware
     found = search(chosen, model(name), read_hardware(hardware))
-    return estimate_of(found, price_of(hardware))
+    listed = read_prices()
+    return estimate_of(found, (listed.prices.get(hardware), listed.as_of))
 
 
 def large() -> Estimate:
