@@ -5,6 +5,7 @@ from setuptools import setup
 PACKAGES = [
     "plans",
     "plans.bytes",
+    "plans.migration",
     "plans.reports",
     "plans.search",
     "plans.times",

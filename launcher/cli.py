@@ -14,8 +14,10 @@ from collections.abc import Sequence
 import click
 
 from launcher.benching import bench
+from launcher.doctor import doctor
 from launcher.estimating import estimate
 from launcher.explaining import diff, explain
+from launcher.importing import import_group
 from launcher.planning import plan, render
 from launcher.running import run
 from plans.record import ExitCode
@@ -28,6 +30,7 @@ Examples:
   rlplan explain job.yaml --why-not tp=8   why this plan and not another
   rlplan render job.yaml > job.sbatch      the batch script; then: sbatch job.sbatch
   rlplan run job.yaml                      run it here
+  rlplan doctor                            what is wrong with this machine
 """
 
 
@@ -37,7 +40,7 @@ def cli() -> None:
     """Static execution plans for RL post-training of language models on SLURM clusters."""
 
 
-for command in (plan, estimate, explain, diff, render, run, bench):
+for command in (plan, estimate, explain, diff, render, run, bench, import_group, doctor):
     cli.add_command(command)
 
 

@@ -46,12 +46,14 @@ def check_inputs(path: str | Path) -> None:
     }
     if job.supervised:
         named["supervised", "data"] = job.supervised.data
-    if job.reward.rule and ":" in job.reward.rule:
-        named["reward", "rule"] = job.reward.rule.rpartition(":")[0]
+    for rule in job.reward.weights:
+        if ":" in rule:
+            at = ("reward", "rule") if job.reward.rule else ("reward", "rules", rule)
+            named[at] = rule.rpartition(":")[0]
     missing = [
         document.complain(at, f"{base / name}: no such file")
         for at, name in named.items()
-        if name and not (base / name).is_file()
+        if name and not (base / name).exists()
     ]
     if missing:
         raise SpecError("\n".join(missing))

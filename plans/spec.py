@@ -13,46 +13,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from plans.algorithm import AlgorithmSpec
+from plans.inputs import DataSpec, ModelChoice, RewardSpec
 from plans.mistakes import mistakes
 from plans.parts import Above, Name, Natural, Part, Positive, Rate, Weight, empty
 from plans.resources import ClusterSpec, RoleSpecs, SlurmSpec
-from plans.source import Document, SpecError, read_yaml, suggestion
-
-RULE_REWARDS = ("exact", "number", "length")
-
-
-class ModelChoice(Part):
-    """A folder with `config.json`; weights are read from it, or drawn at random from a seed."""
-
-    path: str
-    weights: Literal["load", "random"] = "load"
-
-
-class DataSpec(Part):
-    """JSON-lines files of {"prompt": ..., "answer": ...}; for dpo "chosen" and "rejected"."""
-
-    train: str
-    eval: str | None = None
-
-
-class RewardSpec(Part):
-    """What judges a response: a rule by name or `path.py:function`, or a reward model's folder.
-
-    With both, the model gives the reward that is learned from and the rule the held-out accuracy.
-    """
-
-    rule: str | None = None
-    model: str | None = None
-
-    @field_validator("rule")
-    @classmethod
-    def _known_rule(cls, value: str | None) -> str | None:
-        if value is None or value in RULE_REWARDS or ":" in value:
-            return value
-        hint = suggestion(value, list(RULE_REWARDS))
-        raise ValueError(
-            f"no such rule; known: {', '.join(RULE_REWARDS)}, or path.py:function{hint}"
-        )
+from plans.source import Document, SpecError, read_yaml
 
 
 class BatchSpec(Part):
@@ -252,11 +217,11 @@ def _batch_rules(job: JobSpec) -> Iterator[str]:
 
 def _learning_rules(job: JobSpec) -> Iterator[str]:
     """What is wrong with that from which the job learns, and by which it is measured."""
-    name, judged = job.algorithm.name, job.reward.rule or job.reward.model
+    name, judged = job.algorithm.name, job.reward.weights or job.reward.model
     if job.algorithm.generates:
         if not judged:
             yield f"reward: {name} learns from rewards; give a rule, a model, or both"
-        if job.data.eval and judged and job.reward.rule is None:
+        if job.data.eval and judged and not job.reward.weights:
             yield "data.eval: held-out accuracy needs a rule; give reward.rule too"
         return
     reason = f"{name} generates no answers"

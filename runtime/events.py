@@ -17,7 +17,7 @@ EVENTS = "events.jsonl"
 class EventLog:
     """The events of a run, appended by rank 0; on the other ranks (no folder) it writes nothing.
 
-    Kinds: start, resume, supervised, evaluate, checkpoint, checkpoint_problem, stop, done.
+    Kinds: start, dropped, resume, supervised, evaluate, checkpoint, checkpoint_problem, stop, done.
     """
 
     def __init__(self, run_folder: Path | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import subprocess
@@ -151,6 +152,8 @@ class Judges:
         """Of an answer; None is a worker that took too long, {} one that ended."""
         if answer is None:
             self.timeouts += 1
+            place = place_text(self.name, prompt, response)
+            logging.getLogger("rlplan").warning(f"{place}: more than {self.seconds:g} s, gets 0")
             return 0.0
         if "reward" in answer:
             return float(answer["reward"])

@@ -30,7 +30,7 @@ def run(context: RankContext) -> bool:
     events = EventLog(context.run_folder if context.rank == 0 else None)
     events.event("start", attempt=context.attempt, versions=run_versions(context.control))
     with context.outside("start"):
-        inputs = _read_inputs(context)
+        inputs = _read_inputs(context, events)
         groups = join(context)
         session = _open(context, inputs, events, progress)
     session.prepare()
@@ -55,8 +55,8 @@ class Inputs:
     held_out: tuple[Prompt, ...]
 
 
-def _read_inputs(context: RankContext) -> Inputs:
-    """The tokenizer and all rows, before anything expensive is built."""
+def _read_inputs(context: RankContext, events: EventLog) -> Inputs:
+    """The tokenizer and all rows, before anything expensive is built; rows left out are told."""
     job = context.plan.job
     tokenizer = load_tokenizer(context.base / job.model.path)
 
@@ -64,7 +64,15 @@ def _read_inputs(context: RankContext) -> Inputs:
         if name is None:
             return ()
         path, limit = context.base / name, job.tokens.prompt
-        found = read_prompts(path, tokenizer, prompt_tokens=limit, answer_tokens=answer_tokens)
+        found = read_prompts(
+            path,
+            tokenizer,
+            prompt_tokens=limit,
+            answer_tokens=answer_tokens,
+            drop_long=job.data.too_long == "drop",
+        )
+        if found.dropped:
+            events.problem("dropped", f"{len(found.dropped)} rows left out, {found.dropped[0]}")
         return found.prompts
 
     shown = (job.supervised.data or job.data.train) if job.supervised else None
@@ -85,8 +93,10 @@ def _open(
     """Build the engines and what works with them."""
     plan, job = context.plan, context.plan.job
     judge = None
-    if job.reward.rule:
-        judge = open_judge({job.reward.rule: 1.0}, context.base, count=1, seconds=30.0)
+    if rules := job.reward.weights:
+        judge = open_judge(
+            rules, context.base, count=job.reward.workers, seconds=job.reward.seconds
+        )
     engines = assemble(plan, context.base, _seat(context))
     generator = Generator(
         engine=engines.rollout,

@@ -38,6 +38,7 @@ COMMANDS = {
     "explain": {"job", "--why-not", "--json"},
     "render": {"job", "--output", "--mpi", "--python", "--json"},
     "bench": set(),
+    "import": set(),
     "run": {"job", "--resume", "--overwrite", "--rehearse", "--until", "--json"},
 }
 
@@ -87,6 +88,7 @@ def test_the_exit_codes():
         "INTERNAL": 70,
         "CANNOT_WRITE": 73,
         "CHECKPOINT": 74,
+        "BUSY": 75,
         "REWARD": 76,
         "WRONG_WORLD": 78,
         "PEER_LOST": 79,

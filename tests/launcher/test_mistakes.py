@@ -55,7 +55,7 @@ WRONG_FILES = {
     "two mistakes, both told, in the order of the file": (
         changed("steps: 10", "steps: -1").replace("reward: number", "reward: numbr"),
         "job.yaml:5: reward.rule: 'numbr': no such rule; known: exact, number, length, "
-        "or path.py:function; did you mean 'number'?\n"
+        "gsm8k, format, math, code, by_source, or path.py:function; did you mean 'number'?\n"
         "job.yaml:8: steps: must be greater than 0, got -1",
         2,
     ),

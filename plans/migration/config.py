@@ -1,0 +1,107 @@
+"""A verl configuration as flat keys: a YAML file of Hydra, or the overrides of a launch script."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from plans.source import SpecError, read_yaml
+
+# `key=value` of Hydra's command line: dotted, perhaps with a + before it, not VARIABLE=value.
+OVERRIDE = re.compile(
+    r"""(?:^|\s)\+{0,2}(?P<key>[a-z][\w-]*(?:\.[\w-]+)+)=(?P<value>'[^']*'|"[^"]*"|[^\s\\]*)"""
+)
+REFERENCE = re.compile(r"\$\{(?:oc\.select:)?(?P<key>[\w.]+)\s*(?:,\s*(?P<default>[^${}]*))?\}")
+SHELL = re.compile(r"\$(?:\{\w|\w|\()")
+DEPTH = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Values by dotted key, as written; `used` are those that somebody asked for."""
+
+    values: Mapping[str, Any]
+    used: set[str] = field(default_factory=set)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a key with its references followed; the default for none, null and ''."""
+        self.used.add(key)
+        value = self.resolved(key)
+        return default if value is None or value == "" else value
+
+    def resolved(self, key: str) -> Any:
+        """The value of a key with its references followed; None when there is none."""
+        value, seen = self.values.get(key), 0
+        while isinstance(value, str) and (found := REFERENCE.fullmatch(value.strip())):
+            seen += 1
+            target = found["key"]
+            if target.startswith("."):
+                target = key.rpartition(".")[0] + target
+            given = self.values.get(target)
+            value = _scalar(found["default"]) if given is None else given
+            if seen > DEPTH:
+                raise SpecError(f"{key}: its references go round in a circle")
+        return value
+
+    def rest(self) -> Iterator[tuple[str, Any]]:
+        """(key, value) of every key that nobody asked for, in the order of the file."""
+        for key in self.values:
+            if key not in self.used:
+                yield key, self.resolved(key)
+
+
+def read_config(path: Path) -> Config:
+    """The configuration in a file; UserError when it cannot be read or holds none."""
+    if path.suffix in (".yaml", ".yml"):
+        values = dict(_flat(read_yaml(path).data))
+    else:
+        values = _overrides(_text(path))
+    if not any(key.startswith(("actor_rollout_ref.", "algorithm.")) for key in values):
+        raise SpecError(
+            f"{path}: no verl configuration; expected YAML with actor_rollout_ref, or a script "
+            "that starts verl.trainer.main_ppo with overrides such as data.train_batch_size=1024"
+        )
+    return Config(values=values)
+
+
+def of_shell(value: Any) -> bool:
+    """Whether a value is only known where the script runs."""
+    return isinstance(value, str) and bool(SHELL.search(value))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: not UTF-8: {error.reason}") from None
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict) or not value:
+        yield prefix.rstrip("."), value
+        return
+    for key, part in value.items():
+        yield from _flat(part, f"{prefix}{key}.")
+
+
+def _overrides(text: str) -> dict[str, Any]:
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    return {found["key"]: _scalar(found["value"]) for found in OVERRIDE.finditer("\n".join(lines))}
+
+
+def _scalar(text: str | None) -> Any:
+    """A value as Hydra reads it: quotes taken off, then a YAML scalar or list."""
+    bare = (text or "").strip()
+    if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "'\"":
+        bare = bare[1:-1]
+    try:
+        return yaml.safe_load(bare)
+    except yaml.YAMLError:
+        return bare

@@ -1,0 +1,52 @@
+"""A configuration on its way into a job file: values are asked for, and what changes is noted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from plans.migration.config import Config, of_shell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """A key of verl that became nothing, or something else than it was, and why."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+class Reader:
+    """One configuration on its way into a job file."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.changed: list[Note] = []
+
+    def note(self, key: str, text: str) -> None:
+        self.changed.append(Note(key=key, value=self.config.resolved(key), reason=text))
+
+    def text(self, key: str, default: Any = None) -> Any:
+        """A value; one that only the script's shell knows is noted."""
+        value = self.config.get(key, default)
+        if of_shell(value):
+            self.note(key, "known only where the script runs; write the value into the job file")
+        return value
+
+    def one_of(self, key: str, known: Mapping[str, str], default: str) -> str:
+        value = self.config.get(key, default)
+        if value in known:
+            return known[value]
+        self.note(key, f"not offered here, taken as {default}; known: {', '.join(known)}")
+        return known[default]
+
+    def number(self, key: str, default: float, kind: type = int) -> Any:
+        value = self.text(key, default)
+        try:
+            return kind(float(value))
+        except (TypeError, ValueError):
+            if not of_shell(value):
+                self.note(key, f"not a number, taken as {default:g}")
+            return kind(default)

@@ -1,0 +1,183 @@
+"""What the keys of a verl PPO configuration become in a job file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from plans.migration.algorithm import ACTOR, CRITIC, ROLLOUT, algorithm_of
+from plans.migration.config import Config
+from plans.migration.reader import Note, Reader
+from plans.migration.reasons import reason
+
+OFF: tuple[Any, ...] = (None, False, "", 0, 0.0, -1, [], {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """A job file's content, and the keys that have no equivalent.
+
+    `changed` are keys that a person must look at, `left` those with a value that has no
+    equivalent, `off` those that say nothing: false, null, zero, empty, or verl's own classes.
+    """
+
+    job: dict[str, Any]
+    changed: tuple[Note, ...]
+    left: tuple[Note, ...]
+    off: tuple[Note, ...]
+
+
+def imported(
+    config: Config, *, hardware: str, rows: int | None = None, keep_layout: bool = False
+) -> Imported:
+    """The job file of a configuration, on a kind of hardware.
+
+    rows: of the training data, from which `trainer.total_epochs` becomes steps. keep_layout:
+    verl's tensor and pipeline degrees are fixed instead of being planned.
+    """
+    work = Reader(config)
+    job: dict[str, Any] = {
+        "name": _name(work),
+        "model": work.text("actor_rollout_ref.model.path", "MODEL"),
+        "algorithm": algorithm_of(work),
+        "data": _data(work),
+        "reward": _reward(work),
+        "batch": _batch(work),
+        "tokens": {
+            "prompt": work.number("data.max_prompt_length", 512),
+            "response": work.number("data.max_response_length", 512),
+        },
+        "steps": _steps(work, rows),
+        "optimizer": _optimizer(work, f"{ACTOR}.optim", 1e-6),
+        **_books(work),
+    }
+    if job["algorithm"]["name"] == "ppo":
+        job["critic_optimizer"] = _optimizer(work, f"{CRITIC}.optim", 1e-5)
+    if (temperature := work.number(f"{ROLLOUT}.temperature", 1.0, float)) != 1.0:
+        job["temperature"] = temperature
+    if keep_layout:
+        job["roles"] = _layout(work)
+    job["cluster"] = {"hardware": hardware, "nodes": work.number("trainer.nnodes", 1)}
+    _check_node(work, hardware)
+    left = [Note(key=key, value=value, reason=reason(key)) for key, value in config.rest()]
+    silent = [note for note in left if note.value in OFF or note.key.endswith("_target_")]
+    return Imported(
+        job=job,
+        changed=tuple(work.changed),
+        left=tuple(note for note in left if note not in silent),
+        off=tuple(silent),
+    )
+
+
+def job_text(found: Imported) -> str:
+    """The job file as YAML, keys in the order in which a person thinks of them."""
+    text: str = yaml.safe_dump(found.job, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _name(work: Reader) -> str:
+    """The experiment's name with only the characters that a job's name may have."""
+    name = str(work.config.get("trainer.experiment_name", "imported"))
+    clean = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:64] or "imported"
+    if clean != name:
+        work.note("trainer.experiment_name", f"became {clean}")
+    return clean
+
+
+def _data(work: Reader) -> dict[str, Any]:
+    found = {"train": _file(work, "data.train_files")}
+    if work.config.get("data.val_files") is not None:
+        found["eval"] = _file(work, "data.val_files")
+    if work.config.get("data.filter_overlong_prompts", False):
+        found["too_long"] = "drop"
+    return found
+
+
+def _file(work: Reader, key: str) -> str:
+    value = work.text(key, "DATA.parquet")
+    if not isinstance(value, list):
+        return str(value)
+    if len(value) > 1:
+        work.note(key, "several files; put them into one folder and name that. Taken: the first")
+    return str(value[0]) if value else "DATA.parquet"
+
+
+def _reward(work: Reader) -> dict[str, Any]:
+    """verl picks a rule by the row's data_source unless the user gives a function."""
+    path = work.text("custom_reward_function.path")
+    function = work.config.get("custom_reward_function.name", "compute_score")
+    found = {"rule": f"{path}:{function}" if path else "by_source"}
+    if work.config.get("reward_model.enable", False):
+        found["model"] = str(work.text("reward_model.model.path", "REWARD-MODEL"))
+    return found
+
+
+def _batch(work: Reader) -> dict[str, Any]:
+    prompts = work.number("data.train_batch_size", 1024)
+    mini = work.number(f"{ACTOR}.ppo_mini_batch_size", prompts)
+    found = {"prompts": prompts, "samples": work.number(f"{ROLLOUT}.n", 1)}
+    if mini and prompts % mini == 0:
+        found["mini_batches"] = prompts // mini
+    else:
+        work.note(
+            f"{ACTOR}.ppo_mini_batch_size", f"does not divide {prompts} prompts; one is taken"
+        )
+    if (epochs := work.number(f"{ACTOR}.ppo_epochs", 1)) > 1:
+        found["epochs"] = epochs
+    return found
+
+
+def _steps(work: Reader, rows: int | None) -> int:
+    steps = work.number("trainer.total_training_steps", 0)
+    epochs = work.number("trainer.total_epochs", 1)
+    if steps > 0:
+        return int(steps)
+    if rows:
+        return max(1, int(epochs) * rows // int(work.number("data.train_batch_size", 1024)))
+    work.note("trainer.total_epochs", "epochs of unknown data, taken as 100 steps; give --rows")
+    return 100
+
+
+def _optimizer(work: Reader, prefix: str, rate: float) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "lr": work.number(f"{prefix}.lr", rate, float),
+        "weight_decay": work.number(f"{prefix}.weight_decay", 0.01, float),
+        "clip_grad": work.number(f"{prefix}.clip_grad", 1.0, float),
+    }
+    betas = work.config.get(f"{prefix}.betas")
+    if isinstance(betas, list):
+        found["betas"] = [float(beta) for beta in betas]
+    if (steps := work.number(f"{prefix}.lr_warmup_steps", -1)) > 0:
+        found["warmup_steps"] = steps
+    return found
+
+
+def _books(work: Reader) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if (every := work.number("trainer.test_freq", -1)) > 0:
+        found["evaluate"] = {"every": every}
+    if (every := work.number("trainer.save_freq", -1)) > 0:
+        found["checkpoint"] = {"every": every}
+    return found
+
+
+def _layout(work: Reader) -> dict[str, Any]:
+    engine = f"{ACTOR}.megatron"
+    return {
+        "actor_train": {
+            "tp": work.number(f"{engine}.tensor_model_parallel_size", 1),
+            "pp": work.number(f"{engine}.pipeline_model_parallel_size", 1),
+        },
+        "actor_rollout": {"tp": work.number(f"{ROLLOUT}.tensor_model_parallel_size", 1)},
+    }
+
+
+def _check_node(work: Reader, hardware: str) -> None:
+    """Ranks fill whole nodes; another number of devices than the hardware's is told."""
+    if work.config.get("trainer.n_gpus_per_node") is not None:
+        work.note(
+            "trainer.n_gpus_per_node", f"a node has what {hardware} says; or give cluster.ranks"
+        )
