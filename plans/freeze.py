@@ -8,6 +8,7 @@ from plans.chain import chain_of
 from plans.memory import memory_use
 from plans.outline import switch_summary
 from plans.plan import FORMAT, PhasePlan, Plan
+from plans.reshard import island_ranks
 from plans.timeline import PhaseTime, outside_times, step_times
 from plans.units import HOUR
 from plans.workload import Candidate, Workload
@@ -23,6 +24,7 @@ def plan_of(workload: Workload, candidate: Candidate) -> Plan:
         candidate.rollout,
         workload.element_bytes,
         ranks_per_node=workload.ranks_per_node,
+        island=island_ranks(workload.hardware, workload.ranks_per_node),
     )
     plan = Plan(
         format=FORMAT,

@@ -12,7 +12,7 @@ from plans.dataflow import Role, roles_of
 from plans.layout import ParallelLayout
 from plans.model import ModelSpec
 from plans.placement import RolloutSettings, TrainSettings
-from plans.reshard import BUCKET_BYTES, ROUNDS_IN_FLIGHT
+from plans.reshard import BUCKET_BYTES, ROUNDS_IN_FLIGHT, island_ranks
 from plans.workload import Candidate, Workload
 
 LEARNING = {
@@ -164,8 +164,12 @@ def generate_transient(
 def switch_transient(
     workload: Workload, train: ParallelLayout, rollout: ParallelLayout
 ) -> MemoryUse:
-    """Staging of the switch: the buckets in flight, and nothing when the layouts agree."""
-    if shares_storage(train, rollout):
+    """Staging of the switch: the buckets in flight.
+
+    Nothing when the layouts agree, nor when all ranks read each other's memory.
+    """
+    island = island_ranks(workload.hardware, workload.ranks_per_node)
+    if shares_storage(train, rollout) or workload.world_size <= island:
         return MemoryUse()
     most = workload.element_bytes * workload.model.parameter_count // rollout.tp
     return MemoryUse(switch=2 * ROUNDS_IN_FLIGHT * min(BUCKET_BYTES, most))

@@ -16,11 +16,19 @@ def switch_summary(
     bytes_per_element: int,
     *,
     ranks_per_node: int,
+    island: int,
 ) -> ReshardSummary:
     """The switch by its schedule; in outline when there are no layouts to build one from."""
     if model.experts is not None or model.latent is not None:
         return outline(model, train, rollout, bytes_per_element)
-    schedule = build(model, train, rollout, bytes_per_element, ranks_per_node=ranks_per_node)
+    schedule = build(
+        model,
+        train,
+        rollout,
+        bytes_per_element,
+        ranks_per_node=ranks_per_node,
+        island_ranks=island,
+    )
     return summarize(schedule)
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass
 
+from plans.hardware import HardwareSpec
 from plans.layout import MEGATRON_ORDER, ParallelLayout
 from plans.model import ModelSpec
 from plans.overlap import Piece, RowBytes, missing_bytes, pieces
@@ -42,8 +43,9 @@ class ReshardSummary:
     """What the plan promises of the switch; the ranks rebuild the schedule and compare its digest.
 
     Bytes are per rank, the largest over all ranks; `bound_bytes` is the least any schedule
-    could receive with this rank order. `unshared_bytes` are the weights the rollout engine
-    holds beside the training engine's, `staging_bytes` the buckets in flight, each way.
+    could receive with this rank order, `sent_bytes` what others receive or read from a rank.
+    `unshared_bytes` are the weights the rollout engine holds beside the training engine's,
+    `staging_bytes` the buckets in flight, each way; ranks of an island need none.
     """
 
     schedule_digest: str
@@ -54,6 +56,15 @@ class ReshardSummary:
     bound_bytes: int
     unshared_bytes: int
     staging_bytes: int
+
+
+def island_ranks(hardware: HardwareSpec, ranks_per_node: int) -> int:
+    """How many consecutive ranks read each other's memory: GPUs of a host joined by their links.
+
+    Over PCIe a peer's memory may be out of reach, and processes on a CPU have no common one.
+    """
+    joined = hardware.platform != "cpu" and hardware.topology.kind in ("nvswitch", "mesh")
+    return ranks_per_node if joined else 1
 
 
 def rollout_layout(train: ParallelLayout, tp: int) -> ParallelLayout:
@@ -84,11 +95,13 @@ def build(
     bytes_per_element: int,
     *,
     ranks_per_node: int | None = None,
+    island_ranks: int = 1,
     bucket_bytes: int = BUCKET_BYTES,
 ) -> ReshardSchedule:
     """The schedule that fills every rollout parameter of `rollout` from `train`'s.
 
-    Both layouts are over the same ranks, `ranks_per_node` to a host (None: one host).
+    Both layouts are over the same ranks, `ranks_per_node` to a host (None: one host), of
+    which `island_ranks` consecutive ones read each other's memory.
     """
     assert train.world_size == rollout.world_size, "both engines live on the same ranks"
     row_bytes = {
@@ -103,6 +116,7 @@ def build(
         train=train,
         rollout=rollout,
         bucket_bytes=bucket_bytes,
+        island_ranks=island_ranks,
         row_bytes=row_bytes,
         train_boxes=train_boxes,
         rollout_boxes=rollout_boxes,
@@ -125,19 +139,22 @@ def lower_bound_bytes(schedule: ReshardSchedule, here: Standing) -> int:
 def summarize(schedule: ReshardSchedule) -> ReshardSummary:
     """The largest of each figure over all ranks, and the digest of the schedule."""
     uses: dict[Standing, _Use] = {}
-    sent: Counter[tuple[int, int, int, int]] = Counter()
-    for standing, dp, cp in _standings(schedule):
-        use = uses.get(standing) or uses.setdefault(standing, _use(schedule, standing))
-        for (tp, stage), count in use.messages.items():
-            replica = (dp + schedule.rotations[standing.stage, stage]) % schedule.train.dp
-            sent[tp, stage, replica, cp] += count
-    largest = max((n for use in uses.values() for n in use.messages.values()), default=0)
+    given: Counter[int] = Counter()
+    largest = 0
+    for rank in range(schedule.train.world_size):
+        here = schedule.standing(rank)
+        use = uses.get(here) or uses.setdefault(here, _use(schedule, here))
+        for shard, count in use.messages.items():
+            supplier = schedule.supplier(rank, shard)
+            given[supplier] += count
+            if not schedule.together(rank, supplier):
+                largest = max(largest, count)
     return ReshardSummary(
         schedule_digest=digest(schedule),
         alias_bytes=max(use.alias_bytes for use in uses.values()),
         local_bytes=max(use.local_bytes for use in uses.values()),
         received_bytes=max(use.received_bytes for use in uses.values()),
-        sent_bytes=max(sent.values(), default=0),
+        sent_bytes=max(given.values(), default=0),
         bound_bytes=max(lower_bound_bytes(schedule, standing) for standing in uses),
         unshared_bytes=max(use.local_bytes + use.received_bytes for use in uses.values()),
         staging_bytes=2 * ROUNDS_IN_FLIGHT * min(largest, schedule.bucket_bytes),
@@ -151,6 +168,7 @@ def digest(schedule: ReshardSchedule) -> str:
         asdict(schedule.train),
         asdict(schedule.rollout),
         schedule.bucket_bytes,
+        schedule.island_ranks,
         sorted(schedule.rotations.items()),
         [
             (key, [(coordinate, [astuple(piece) for piece in group]) for coordinate, group in part])
@@ -189,15 +207,6 @@ def _use(schedule: ReshardSchedule, here: Standing) -> _Use:
             alias_bytes += len(supply.layers) * shared
             local_bytes += count - len(supply.layers) * shared
     return _Use(alias_bytes=alias_bytes, local_bytes=local_bytes, messages=messages)
-
-
-def _standings(schedule: ReshardSchedule) -> list[tuple[Standing, int, int]]:
-    """Each rank's standing, dp and cp coordinate."""
-    found = []
-    for rank in range(schedule.train.world_size):
-        place = schedule.train.coordinates(rank)
-        found.append((schedule.standing(rank), place["dp"], place["cp"]))
-    return found
 
 
 def _part_boxes(engine: Engine, model: ModelSpec, layout: ParallelLayout) -> Shards:

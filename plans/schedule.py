@@ -3,11 +3,12 @@
 Nothing is enumerated for all ranks: what a rank does follows from its standing in the two
 layouts and the pieces of each part, so the row of one rank is computed when asked.
 
-Messages travel in phases. With training shards numbered x = stage * tp + coordinate, in
-phase j a rank receives from shard x + j and sends to shard x - j (mod their number), each
-message cut into buckets. Every rank walks (phase, bucket) in ascending order with at most
-one bucket each way, and both ends of a message know it by the same (phase, bucket): nobody
-waits for a later round than its own, so nobody waits for ever.
+Ranks of an island read each other's memory: what comes from one of them is read in place,
+without a message. All other messages travel in phases. With training shards numbered
+x = stage * tp + coordinate, in phase j a rank receives from shard x + j and sends to shard
+x - j (mod their number), each message cut into buckets. Every rank walks (phase, bucket) in
+ascending order with at most one bucket each way, and both ends of a message know it by the
+same (phase, bucket): nobody waits for a later round than its own, so nobody waits for ever.
 """
 
 from __future__ import annotations
@@ -43,13 +44,14 @@ class ReshardSchedule:
     """The switch of one model between two layouts over the same ranks; made by `build`.
 
     `rotations` pair data-parallel replicas: a rank of replica d on stage a takes what it
-    needs of stage b from replica d + rotations[a, b].
+    needs of stage b from replica d + rotations[a, b]. Runs of `island_ranks` ranks are islands.
     """
 
     model: ModelSpec
     train: ParallelLayout
     rollout: ParallelLayout
     bucket_bytes: int
+    island_ranks: int
     row_bytes: RowBytes
     train_boxes: Shards
     rollout_boxes: Shards
@@ -65,6 +67,7 @@ class ReshardSchedule:
             rank=rank,
             aliases=tuple(same.items()),
             copies=tuple(transfer for transfer in own if transfer.destination not in same),
+            reads=tuple(self._reads(rank, here)),
             rounds=tuple(self._rounds(rank, here)),
             proof=proof(
                 rank,
@@ -95,26 +98,44 @@ class ReshardSchedule:
         replica = (place["dp"] + self.rotations[place["pp"], shard[1]]) % self.train.dp
         return self.train.rank_at(tp=shard[0], pp=shard[1], dp=replica, cp=place["cp"])
 
+    def together(self, one: int, other: int) -> bool:
+        """Whether two ranks are of one island."""
+        return one // self.island_ranks == other // self.island_ranks
+
     def _receiver(self, rank: int, shard: tuple[int, int]) -> int:
         """The rank of training shard (tp, stage) that `rank` supplies: `supplier` inverted."""
         place = self.train.coordinates(rank)
         replica = (place["dp"] - self.rotations[shard[1], place["pp"]]) % self.train.dp
         return self.train.rank_at(tp=shard[0], pp=shard[1], dp=replica, cp=place["cp"])
 
-    def _rounds(self, rank: int, here: Standing) -> Iterator[Round]:
+    def _phases(self, rank: int, here: Standing) -> Iterator[tuple[tuple[int, int], int]]:
+        """In each phase the training shard (tp, stage) that is taken, and the rank given to."""
         count = self.train.tp * self.train.pp
         own = here.stage * self.train.tp + here.tp
         for phase in range(1, count):
             after, before = (divmod((own + way) % count, self.train.tp) for way in (phase, -phase))
-            source, receiver = after[::-1], self._receiver(rank, before[::-1])
-            arriving = in_buckets(self._message(rank, source), self.bucket_bytes)
-            leaving = in_buckets(self._message(receiver, (here.tp, here.stage)), self.bucket_bytes)
+            yield (after[1], after[0]), self._receiver(rank, (before[1], before[0]))
+
+    def _reads(self, rank: int, here: Standing) -> Iterator[Transfer]:
+        for source, _ in self._phases(rank, here):
+            if self.together(rank, self.supplier(rank, source)):
+                yield from self._message(rank, source)
+
+    def _rounds(self, rank: int, here: Standing) -> Iterator[Round]:
+        for phase, (source, receiver) in enumerate(self._phases(rank, here), start=1):
+            arriving = self._buckets(rank, source)
+            leaving = self._buckets(receiver, (here.tp, here.stage))
             for number, (out, into) in enumerate(zip_longest(leaving, arriving)):
                 yield Round(
                     number=(phase, number),
                     send=Bucket(peer=receiver, transfers=out) if out else None,
                     receive=Bucket(peer=into[0].source_rank, transfers=into) if into else None,
                 )
+
+    def _buckets(self, rank: int, shard: tuple[int, int]) -> Iterator[tuple[Transfer, ...]]:
+        """The messages in which `rank` gets a training shard; none within an island."""
+        if not self.together(rank, self.supplier(rank, shard)):
+            yield from in_buckets(self._message(rank, shard), self.bucket_bytes)
 
     def _message(self, rank: int, shard: tuple[int, int]) -> list[Transfer]:
         """All that `rank` takes from a training shard (tp, stage), in the order of the model."""

@@ -58,12 +58,14 @@ class Row:
     """All that one rank does in the switch.
 
     `aliases` are (rollout parameter, training parameter) of the same storage; `copies`
-    stay on the rank; `rounds` ascend by number; `proof` is how the result is checked.
+    stay on the rank; `reads` are taken out of the memory of other ranks of the same island;
+    `rounds`, with all others, ascend by number; `proof` is how the result is checked.
     """
 
     rank: int
     aliases: tuple[tuple[str, str], ...]
     copies: tuple[Transfer, ...]
+    reads: tuple[Transfer, ...]
     rounds: tuple[Round, ...]
     proof: Proof
 
@@ -73,10 +75,12 @@ class Row:
 
     @property
     def received_bytes(self) -> int:
-        return sum(step.receive.bytes for step in self.rounds if step.receive)
+        read = sum(transfer.bytes for transfer in self.reads)
+        return read + sum(step.receive.bytes for step in self.rounds if step.receive)
 
     @property
     def sent_bytes(self) -> int:
+        """Bytes of messages; what others read out of this rank's memory it does not send."""
         return sum(step.send.bytes for step in self.rounds if step.send)
 
 

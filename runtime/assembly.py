@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from plans.dataflow import Role
+from plans.hardware import read_hardware
 from plans.layout import ParallelLayout
 from plans.plan import Plan
-from plans.reshard import build, digest
+from plans.reshard import build, digest, island_ranks
 from plans.transfer import Row
 from plans.workload import ELEMENT_BYTES
 from runtime.engines import RolloutEngine, ScoreEngine, TrainEngine
@@ -151,6 +152,7 @@ def _switch_row(plan: Plan, rank: int) -> Row:
         plan.placement(Role.ACTOR_ROLLOUT).layout,
         ELEMENT_BYTES[plan.precision],
         ranks_per_node=plan.ranks_per_node,
+        island_ranks=island_ranks(read_hardware(plan.hardware), plan.ranks_per_node),
     )
     if digest(schedule) != plan.reshard.schedule_digest:
         raise DataMistake(

@@ -1,8 +1,8 @@
-"""The weight switch, carried out: aliases checked, copies made, buckets sent and received."""
+"""The weight switch, carried out: aliases checked, copies made, peers read, buckets exchanged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,9 +11,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from plans.proof import Region
-from plans.reshard import ROUNDS_IN_FLIGHT
-from plans.transfer import Bucket, Row, Transfer
+from plans.transfer import Row, Transfer
+from runtime import peers
 from runtime.checksum import checksum
+from runtime.copying import Copies
+from runtime.messages import exchanges
 
 SHOWN = 3
 
@@ -24,7 +26,10 @@ class SwitchError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """Bytes that one run of the switch moved on this rank, counted from the tensors themselves."""
+    """Bytes that one run of the switch moved on this rank, counted from the tensors themselves.
+
+    What other ranks read out of this rank's memory is not sent.
+    """
 
     local_bytes: int
     received_bytes: int
@@ -34,10 +39,11 @@ class Moved:
 class Executor:
     """One rank's part of the switch between parameters whose storage stays where it is.
 
-    `source` and `destination` are the training and rollout parameters by name. Two staging
-    buffers each way, as large as the largest bucket, are allocated here and kept. Making,
-    running and verifying are collective over `group` (None: the default group), whose ranks
-    are those of the schedule.
+    `source` and `destination` are the training and rollout parameters by name. What the plan
+    reads from ranks of the same island is read out of their memory, opened here once; of the
+    rest, two staging buffers each way, as large as the largest bucket, are allocated here and
+    kept. Making, running and verifying are collective over `group` (None: the default
+    group), whose ranks are those of the schedule.
 
     Raises SwitchError when a parameter is missing, differs from the plan in size or type, or
     is not the alias it should be.
@@ -56,47 +62,41 @@ class Executor:
         self._row, self._group = row, group
         self._source, self._destination = source, destination
         here, there = partial(_source_view, source), partial(_destination_view, destination)
-        self._here = [here(transfer) for transfer in row.copies]
-        self._there = [there(transfer) for transfer in row.copies]
-        out = [_parcel(step.send, here) for step in row.rounds]
-        into = [_parcel(step.receive, there) for step in row.rounds]
-        self._buffers = (_buffers(out), _buffers(into))
-        sends, receives = (
-            [_message(parcel, buffers, number) for number, parcel in enumerate(parcels)]
-            for parcels, buffers in zip((out, into), self._buffers, strict=True)
-        )
-        self._rounds = [
-            _Exchange(sending=one, receiving=other)
-            for one, other in zip(sends, receives, strict=True)
-        ]
+        self._exchanges = exchanges(row.rounds, here, there)
         # NCCL sets up a communicator in the first call, which all ranks must make: a round
         # of sends and receives is not for all, so this comes before it.
-        self._total(torch.zeros(1, dtype=torch.int64, device=next(iter(source.values())).device))
+        readers = torch.tensor([int(bool(row.reads))], device=self._device)
+        self._total(readers)
+        self._shared = bool(readers)
+        self._signal = torch.zeros_like(readers)
+        memory = self._neighbours()
+        mine = [*row.copies, *row.reads]
+        out = [_source_view(memory[transfer.source_rank], transfer) for transfer in mine]
+        lanes = [transfer.source_rank for transfer in mine]
+        self._copies = Copies([there(transfer) for transfer in mine], out, lanes)
 
     @property
     def staging_bytes(self) -> int:
         """Memory this executor holds beside the parameters."""
-        return sum(buffer.nbytes for side in self._buffers for buffer in side)
+        return self._copies.table_bytes + self._exchanges.held_bytes
 
     @torch.no_grad()
     def run(self) -> Moved:
         """Bring the training weights to the rollout parameters.
 
-        One round is packed while the one before is on its way, in the other buffers; the
-        local copies are made while the first travels. On a GPU the caller's stream has them
-        all in order when this returns.
+        On a GPU the caller's stream has it all in order when this returns: nobody reads a
+        neighbour's weights before they are final, nor changes them while they are read.
         """
-        rounds = self._rounds
-        travelling = self._post(rounds[0]) if rounds else []
-        _copy(self._there, self._here)
-        for number, step in enumerate(rounds, start=1):
-            following = self._post(rounds[number]) if number < len(rounds) else []
-            step.finish(travelling)
-            travelling = following
+        if self._shared:
+            self._total(self._signal)
+        self._exchanges.run(self._group, self._copies.run)
+        if self._shared:
+            self._total(self._signal)
+        read = sum(transfer.bytes for transfer in self._row.reads)
         return Moved(
-            local_bytes=sum(view.nbytes for view in self._there),
-            received_bytes=sum(step.receiving.wire.nbytes for step in rounds if step.receiving),
-            sent_bytes=sum(step.sending.wire.nbytes for step in rounds if step.sending),
+            local_bytes=self._copies.bytes - read,
+            received_bytes=read + self._exchanges.received_bytes,
+            sent_bytes=self._exchanges.sent_bytes,
         )
 
     @torch.no_grad()
@@ -109,7 +109,7 @@ class Executor:
         """
         proof = self._row.proof
         vouched, claimed = list(proof.vouched), list(proof.claimed)
-        device = next(iter(self._source.values())).device
+        device = self._device
         table = torch.zeros(proof.region_count, dtype=torch.int64, device=device)
         if vouched:
             table[_numbers(vouched, device)] = _checksums(vouched, self._source)
@@ -119,77 +119,22 @@ class Executor:
         if wrong:
             raise SwitchError(_difference(self._row.rank, wrong, len(claimed)))
 
-    def _post(self, step: _Exchange) -> list[dist.Work]:
-        """Pack what a round sends and start both of its messages."""
-        group = self._group or dist.group.WORLD
-        assert group is not None
-        if step.sending:
-            _copy(step.sending.slots, step.sending.views)
-        ways = ((dist.isend, step.sending), (dist.irecv, step.receiving))
-        operations = [
-            dist.P2POp(way, message.wire, dist.get_global_rank(group, message.peer), group)
-            for way, message in ways
-            if message
-        ]
-        return dist.batch_isend_irecv(operations)
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self._source.values())).device
+
+    def _neighbours(self) -> dict[int, Mapping[str, Tensor]]:
+        """The training parameters of this rank, and of those it reads from."""
+        memory: dict[int, Mapping[str, Tensor]] = {self._row.rank: self._source}
+        if self._shared:
+            near = sorted({transfer.source_rank for transfer in self._row.reads})
+            memory |= peers.exchange(self._source, near, self._group)
+        return memory
 
     def _total(self, table: Tensor) -> None:
         """Sum over the ranks, in place; modulo 2**64."""
         if dist.is_initialized():
             dist.all_reduce(table, group=self._group)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Message:
-    """A bucket on the wire: a flat tensor, its slots, and the views of parameters they pack."""
-
-    peer: int
-    wire: Tensor
-    slots: list[Tensor]
-    views: list[Tensor]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Exchange:
-    """What a rank sends and receives in one round."""
-
-    sending: _Message | None
-    receiving: _Message | None
-
-    def finish(self, works: list[dist.Work]) -> None:
-        """Wait for both messages and put what arrived where it belongs."""
-        for work in works:
-            work.wait()
-        if self.receiving:
-            _copy(self.receiving.views, self.receiving.slots)
-
-
-# A peer, and the views of parameters that go to it or come from it.
-_Parcel = tuple[int, list[Tensor]]
-
-
-def _parcel(bucket: Bucket | None, view: Callable[[Transfer], Tensor]) -> _Parcel | None:
-    return (bucket.peer, [view(one) for one in bucket.transfers]) if bucket else None
-
-
-def _buffers(parcels: Sequence[_Parcel | None]) -> list[Tensor]:
-    """Room for the largest parcel, once for each of the two rounds that travel at a time."""
-    packed = [views for _, views in filter(None, parcels)]
-    if not packed:
-        return []
-    elements = max(sum(view.numel() for view in views) for views in packed)
-    return [packed[0][0].new_empty(elements) for _ in range(min(ROUNDS_IN_FLIGHT, len(parcels)))]
-
-
-def _message(parcel: _Parcel | None, buffers: list[Tensor], number: int) -> _Message | None:
-    if parcel is None:
-        return None
-    peer, views = parcel
-    sizes = [view.numel() for view in views]
-    wire = buffers[number % len(buffers)][: sum(sizes)]
-    pieces = zip(torch.split(wire, sizes), views, strict=True)
-    slots = [piece.view(view.shape) for piece, view in pieces]
-    return _Message(peer=peer, wire=wire, slots=slots, views=views)
 
 
 def _source_view(source: Mapping[str, Tensor], transfer: Transfer) -> Tensor:
@@ -214,11 +159,6 @@ def _parameter(parameters: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in parameters:
         raise SwitchError(f"{name}: in the plan, but not in the engine")
     return parameters[name].detach()
-
-
-def _copy(into: list[Tensor], out: list[Tensor]) -> None:
-    if into:
-        torch._foreach_copy_(into, out)
 
 
 def _checksums(regions: Sequence[Region], parameters: Mapping[str, Tensor]) -> Tensor:

@@ -42,10 +42,11 @@ class Case:
     train: ParallelLayout
     tp: int
     dtype: torch.dtype = torch.float32
+    island: int = 1
 
     def __str__(self) -> str:
         tied = "tied" if self.model.tied_embeddings else "untied"
-        return f"{self.train} to tp{self.tp} {tied}"
+        return f"{self.train} to tp{self.tp} {tied} islands of {self.island}"
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,15 @@ CASES = {
     ]
     for world in LAYOUTS
 }
+# Ranks that read each other's memory: all of them, or each half.
+CASES[2] += [Case(QWEN2, ParallelLayout(tp=2), 1, island=2)]
+CASES[4] += [
+    Case(QWEN2, ParallelLayout(tp=4), 2, island=4),
+    Case(QWEN3, ParallelLayout(tp=4), 1, torch.bfloat16, island=2),
+    Case(QWEN3, ParallelLayout(tp=2, pp=2), 2, torch.bfloat16, island=4),
+    Case(QWEN2, ParallelLayout(tp=2, pp=2), 1, island=2),
+    Case(QWEN2, ParallelLayout(tp=2, dp=2), 1, island=4),
+]
 NAMED = [(world, number) for world, cases in CASES.items() for number in range(len(cases))]
 # Small enough that every message is cut, also inside a tensor.
 BUCKET_BYTES = 1000
@@ -110,6 +120,14 @@ def test_one_wrong_element_is_found_by_the_rank_that_has_it(seen, case):
     assert first.complaint.startswith("rank 0: 1 of ")
     assert "model.layers.3.self_attn." in first.complaint
     assert all(rank.complaint == "" for rank in others)
+
+
+def test_ranks_of_one_island_send_no_message_and_hold_no_bucket(seen):
+    for world, number in NAMED:
+        if CASES[world][number].island == world:
+            assert [rank.staging_bytes for rank in seen[world, number]] == [0] * world
+            assert [rank.moved["sent_bytes"] for rank in seen[world, number]] == [0] * world
+            assert all(rank.moved["received_bytes"] for rank in seen[world, number])
 
 
 def test_a_parameter_that_is_not_the_planned_alias_is_refused():
@@ -157,6 +175,7 @@ def test_a_checksum_tells_order_place_and_the_sign_of_zero():
 def rank_main(rank: int, world: int, folder: Path) -> None:
     """One process: every case of its world size, then what it saw in a file."""
     torch.set_num_threads(1)
+    torch.multiprocessing.set_sharing_strategy("file_system")
     rendezvous = f"file://{folder}/rendezvous"
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world)
     seen = [asdict(_see(case, rank)) for case in CASES[world]]
@@ -201,7 +220,14 @@ def _complaint(executor: Executor, destination: dict[str, torch.Tensor], rank: i
 
 def _schedule(case: Case):
     layout = rollout_layout(case.train, case.tp)
-    return build(case.model, case.train, layout, case.dtype.itemsize, bucket_bytes=BUCKET_BYTES)
+    return build(
+        case.model,
+        case.train,
+        layout,
+        case.dtype.itemsize,
+        island_ranks=case.island,
+        bucket_bytes=BUCKET_BYTES,
+    )
 
 
 def _engines(case: Case, rank: int) -> tuple[Row, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -216,7 +242,10 @@ def _engines(case: Case, rank: int) -> tuple[Row, dict[str, torch.Tensor], dict[
 
 def _empty(case: Case, boxes: tuple[Box, ...]) -> dict[str, torch.Tensor]:
     shapes = parameter_shapes(case.model, boxes)
-    return {name: torch.full(shape, -7.0, dtype=case.dtype) for name, shape in shapes.items()}
+    return {
+        name: torch.full(shape, -7.0, dtype=case.dtype).share_memory_()
+        for name, shape in shapes.items()
+    }
 
 
 def _weights(case: Case, step: int) -> dict[str, torch.Tensor]:
