@@ -10,16 +10,10 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 import click
 
-from launcher.benching import bench
-from launcher.doctor import doctor
-from launcher.estimating import estimate
-from launcher.explaining import diff, explain
-from launcher.importing import import_group
-from launcher.planning import plan, render
-from launcher.running import run
 from plans.record import ExitCode
 
 EXAMPLES = """
@@ -34,14 +28,49 @@ Examples:
 """
 
 
-@click.group(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+# Each command with the module and the name it has there; the module is imported when it is called.
+HOMES = {
+    "plan": ("launcher.planning", "plan"),
+    "estimate": ("launcher.estimating", "estimate"),
+    "explain": ("launcher.explaining", "explain"),
+    "diff": ("launcher.explaining", "diff"),
+    "render": ("launcher.planning", "render"),
+    "run": ("launcher.running", "run"),
+    "bench": ("launcher.benching", "bench"),
+    "import": ("launcher.importing", "import_group"),
+    "doctor": ("launcher.doctor", "doctor"),
+}
+
+
+class Commands(click.Group):
+    """The commands of HOMES, in that order."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(HOMES)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command:
+        if cmd_name not in HOMES:
+            from plans.source import suggestion
+
+            raise click.UsageError(f"no command {cmd_name!r}{suggestion(cmd_name, list(HOMES))}")
+        module, name = HOMES[cmd_name]
+        found: click.Command = getattr(import_module(module), name)
+        return found
+
+
+def commands() -> dict[str, click.Command]:
+    """Every command by name."""
+    context = click.Context(cli)
+    found = ((name, cli.get_command(context, name)) for name in HOMES)
+    return {name: command for name, command in found if command}
+
+
+@click.group(
+    cls=Commands, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name="rlplan")
 def cli() -> None:
     """Static execution plans for RL post-training of language models on SLURM clusters."""
-
-
-for command in (plan, estimate, explain, diff, render, run, bench, import_group, doctor):
-    cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from launcher.cli import cli
+from launcher.cli import commands
 from tests.runs import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -39,7 +39,7 @@ def test_commands_in_documents_exist_with_their_options(path):
     text = "".join(blocks(path.read_text(), ""))
     for line in re.findall(r"^(?:\$ |\.venv/bin/)?rlplan (.*)$", text, re.MULTILINE):
         words = shlex.split(line.partition("#")[0].partition("|")[0].partition(">")[0])
-        command = cli.commands.get(words[0]) if words else None
+        command = commands().get(words[0]) if words else None
         assert command is not None, line
         known = {option for parameter in command.params for option in parameter.opts}
         used = {word.partition("=")[0] for word in words[1:] if word.startswith("-")}

@@ -6,7 +6,7 @@ import re
 import pytest
 
 import rlplan
-from launcher.cli import cli
+from launcher.cli import commands
 from plans.record import ExitCode
 from tests.runs import ROOT
 
@@ -55,7 +55,7 @@ def test_each_name_resolves_and_says_what_it_is(name):
 def test_the_commands_of_bench_and_their_options():
     found = {
         name: {max(parameter.opts, key=len) for parameter in command.params}
-        for name, command in cli.commands["bench"].commands.items()
+        for name, command in commands()["bench"].commands.items()
     }
     assert found == {"validate": {"table", "--level", "--json"}}
 
@@ -68,13 +68,13 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_the_commands_and_their_options():
     found = {
         name: {max(parameter.opts, key=len) for parameter in command.params}
-        for name, command in cli.commands.items()
+        for name, command in commands().items()
     }
     assert found == COMMANDS
 
 
 def test_every_command_explains_itself_with_an_example():
-    for name, command in cli.commands.items():
+    for name, command in commands().items():
         assert f"rlplan {name}" in command.help, name
 
 
