@@ -28,6 +28,7 @@ RANK = [
     "math-verify>=0.9",
     "mpi4py>=4.1",
     "numpy>=1.26",
+    "prometheus-client>=0.20",
     "pyarrow>=15",
     "safetensors>=0.4",
     "tensorboard>=2.17",

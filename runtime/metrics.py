@@ -13,6 +13,7 @@ from typing import Any
 from plans.record import StepRecord
 from runtime.events import open_lines
 from runtime.files import FOLDER_MODE, sync, write_file, write_json
+from runtime.prometheus import PrometheusFile
 
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
@@ -31,12 +32,14 @@ class MetricsWriter:
         drop_later_lines(self._path, after_step)
         self._file = open_lines(self._path)
         self._board = _Board(run_folder / TENSORBOARD, after_step)
+        self._prometheus = PrometheusFile(run_folder)
 
     def step(self, record: StepRecord) -> None:
         """Append one line; a number that is not finite becomes null (JSON has no word for it)."""
         finite = {n: v if math.isfinite(v) else None for n, v in record.metrics.items()}
         self._file.write(json.dumps({"step": record.step, **finite}) + "\n")
         self._board.scalars(record.step, record.metrics)
+        self._prometheus.step(record)
 
     def samples(self, step: int, texts: Iterable[str]) -> None:
         """A few prompts with their responses, for the eye; TensorBoard only."""
@@ -51,6 +54,7 @@ class MetricsWriter:
     def close(self) -> None:
         self._file.close()
         self._board.close()
+        self._prometheus.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
