@@ -6,16 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from plans.load import make_plan
+from plans.load import estimate
 from tests.runs import ROOT, rlplan
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 
 
+# As published with the weights, to the last parameter.
+PARAMETERS = {
+    "smollm-135m": 134_515_008,
+    "qwen2.5-1.5b": 1_543_714_304,
+    "qwen2.5-7b": 7_615_616_512,
+    "llama-3-8b": 8_030_261_248,
+    "llama-3-70b": 70_553_706_496,
+    "deepseek-7b": 6_910_365_696,
+}
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_has_a_plan(path):
-    plan = make_plan(path)
+    plan = estimate(path).plan
     assert plan.reshard.received_bytes == plan.reshard.bound_bytes
+    assert plan.model.parameter_count == PARAMETERS.get(plan.job.model.path, 300_672)
 
 
 def test_the_held_out_rows_are_not_learned_from():
