@@ -139,20 +139,7 @@ def unrunnable(job: JobSpec) -> list[str]:
 
     Such a job can be estimated, not planned to run.
     """
-    algorithm, kl = job.algorithm, job.algorithm.kl
-    found = {
-        f"algorithm {algorithm.name}": algorithm.name not in ("ppo", "grpo"),
-        "clip_high": algorithm.clip_high is not None,
-        f"ratio: {algorithm.ratio}": algorithm.ratio not in (None, "token"),
-        f"aggregation: {algorithm.aggregation}": algorithm.aggregation not in (None, "token-mean"),
-        "importance_cap": algorithm.importance_cap is not None,
-        "overlong": algorithm.overlong is not None,
-        "dynamic": algorithm.dynamic is not None,
-        "a lag": bool(algorithm.lag),
-        "kl.target": kl is not None and kl.target is not None,
-        "batch.epochs": job.batch.epochs > 1,
-        "groups of nodes": bool(job.cluster.groups),
-    }
+    found = {"a lag": bool(job.algorithm.lag), "groups of nodes": bool(job.cluster.groups)}
     return [
         *(name for name, present in found.items() if present),
         *_fixed(job, ("pool", "cp", "ep", "vpp", "sleep")),

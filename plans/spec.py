@@ -164,6 +164,11 @@ class JobSpec(Part):
         return self
 
     @property
+    def rows_together(self) -> int:
+        """Sequences that belong in one micro-batch: the chosen and the rejected of a pair."""
+        return 2 if self.algorithm.name == "dpo" else 1
+
+    @property
     def needs_rollout(self) -> bool:
         return self.algorithm.generates
 

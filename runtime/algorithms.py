@@ -1,4 +1,4 @@
-"""The mathematics of policy optimization: advantages, losses, KL estimators and token weights.
+"""The losses of policy optimization, per token, and the weights that add them up.
 
 Per-token tensors are [n, s - 1] and aligned with `Sequences.response_mask`; what stands outside
 the mask is ignored on the way in and zero on the way out. Losses come per token and unreduced:
@@ -14,88 +14,51 @@ import torch
 from torch import Tensor
 
 KLEstimator = Literal["k1", "k2", "k3"]
-# TRL and verl use this size; it only matters for groups whose rewards are almost equal.
-STD_EPSILON = 1e-6
+RatioKind = Literal["token", "sequence", "geometric"]
 # exp(20) is past any useful importance ratio and far from the float32 overflow at exp(88).
 LOG_RATIO_LIMIT = 20.0
 
 
-def group_advantages(rewards: Tensor, groups: Tensor, *, normalize_by_std: bool) -> Tensor:
-    """Each reward minus the mean of its group, over the group's standard deviation if asked.
+def log_ratio(log_probs: Tensor, others: Tensor, mask: Tensor, kind: RatioKind) -> Tensor:
+    """The logarithm of the ratio of two policies on each response token, [n, s - 1].
 
-    rewards: [n]; groups: [n] int64 >= 0, equal for samples of one prompt; returns [n]. The
-    deviation is the unbiased one; a group of equal rewards gets zeros. GRPO, Shao et al. 2024,
-    4.1.2; without the division Dr. GRPO, Liu et al. 2025, 3.2.
+    'token': of that token (Schulman et al. 2017). 'sequence': of the whole response, the sum
+    over its tokens (Ahmadian et al. 2024). 'geometric': that sum over the number of tokens
+    (Zheng et al. 2025, eq. 7). The last two stand on every token of a response. Bounded, so
+    that its exponential is finite.
     """
-    counts = torch.bincount(groups)
-    centred = rewards - (torch.bincount(groups, rewards) / counts)[groups].to(rewards.dtype)
-    if not normalize_by_std:
-        return centred
-    variances = torch.bincount(groups, centred.square()) / (counts - 1).clamp(min=1)
-    return centred / (variances.sqrt()[groups].to(rewards.dtype) + STD_EPSILON)
-
-
-def spread(scores: Tensor, mask: Tensor) -> Tensor:
-    """A score of a sequence on each of its response tokens: [n] and [n, s - 1] to [n, s - 1]."""
-    return scores[:, None] * mask.to(scores.dtype)
-
-
-def on_last_token(scores: Tensor, mask: Tensor) -> Tensor:
-    """A score of a sequence on its last response token, zeros elsewhere: [n] to [n, s - 1].
-
-    A sequence without response tokens gets no reward.
-    """
-    later = mask.long().flip(1).cumsum(1).flip(1)
-    return spread(scores, mask & (later == 1))
-
-
-def generalized_advantages(
-    rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, gae_lambda: float
-) -> tuple[Tensor, Tensor]:
-    """Advantages and returns (the critic's targets), both [n, s - 1], zero outside the mask.
-
-    GAE, Schulman et al. 2016, eq. 11 and 16: delta_t = r_t + gamma V_{t+1} - V_t and
-    A_t = delta_t + gamma lambda A_{t+1}; the value after the last response token is 0.
-    """
-    inside = mask.to(values.dtype)
-    rewards, values = rewards * inside, values * inside
-    advantages = torch.zeros_like(values)
-    next_value = next_advantage = torch.zeros_like(values[:, 0])
-    for place in reversed(range(values.shape[1])):
-        delta = rewards[:, place] + gamma * next_value - values[:, place]
-        # Right padding: past the end both terms are still zero, so a mask is enough.
-        next_advantage = (delta + gamma * gae_lambda * next_advantage) * inside[:, place]
-        next_value = values[:, place]
-        advantages[:, place] = next_advantage
-    return advantages, advantages + values
-
-
-def whiten(values: Tensor, mask: Tensor) -> Tensor:
-    """Masked values shifted and scaled to mean 0 and standard deviation 1, zero outside the mask.
-
-    PPO's usual treatment of advantages over the whole batch (Huang et al. 2022, detail 7).
-    Fewer than two tokens are only shifted.
-    """
-    inside = mask.to(values.dtype)
-    count = inside.sum().clamp(min=1)
-    centred = (values - (values * inside).sum() / count) * inside
-    if int(mask.sum()) < 2:
-        return centred
-    std = (centred.square().sum() / (count - 1)).sqrt()
-    return centred / (std + STD_EPSILON)
+    inside = torch.where(mask, log_probs - others, 0.0)
+    if kind == "token":
+        return inside.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    whole = inside.sum(1, keepdim=True)
+    if kind == "geometric":
+        whole = whole / mask.sum(1, keepdim=True).clamp(min=1)
+    return whole.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).expand_as(log_probs)
 
 
 def policy_loss(
-    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, *, clip: float
+    ratio_logs: Tensor, advantages: Tensor, *, clip: float, clip_high: float
 ) -> tuple[Tensor, Tensor]:
     """The clipped surrogate per token, to be minimised, and where the clip is active (bool).
 
-    PPO, Schulman et al. 2017, eq. 7: -min(r A, clip(r, 1 - eps, 1 + eps) A).
+    PPO, Schulman et al. 2017, eq. 7: -min(r A, clip(r, 1 - clip, 1 + clip_high) A), with two
+    bounds as in DAPO, Yu et al. 2025, eq. 10.
     """
-    ratio = (log_probs - old_log_probs).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
+    ratio = ratio_logs.exp()
     plain = -advantages * ratio
-    bounded = -advantages * ratio.clamp(1 - clip, 1 + clip)
+    bounded = -advantages * ratio.clamp(1 - clip, 1 + clip_high)
     return torch.maximum(plain, bounded), bounded > plain
+
+
+def importance_weights(
+    old: Tensor, sampled: Tensor, mask: Tensor, kind: RatioKind, cap: float
+) -> Tensor:
+    """Weights that correct for the engine that sampled: min(p_old / p_sampled, cap), [n, s - 1].
+
+    Truncated importance sampling (Ionides 2008; between rollout and training engines Yao et
+    al. 2025). Constants to the gradient.
+    """
+    return log_ratio(old, sampled, mask, kind).exp().clamp(max=cap).detach()
 
 
 def value_loss(
@@ -153,3 +116,33 @@ def sequence_mean_weights(mask: Tensor, sequence_count: int) -> Tensor:
     """
     inside = mask.to(torch.float32)
     return inside / (inside.sum(1, keepdim=True).clamp(min=1) * max(sequence_count, 1))
+
+
+def sequence_sum_weights(mask: Tensor, sequence_count: int, limit: int) -> Tensor:
+    """Weights that make a sum the mean over sequences of each one's sum, over a constant.
+
+    mask: [m, s - 1] of any piece of the batch; limit: the longest response allowed. Dr. GRPO,
+    Liu et al. 2025, 3.2: no length appears, so none is favoured.
+    """
+    return mask.to(torch.float32) / (max(sequence_count, 1) * limit)
+
+
+def preference_loss(
+    log_probs: Tensor,
+    reference_log_probs: Tensor,
+    mask: Tensor,
+    *,
+    beta: float,
+    label_smoothing: float,
+) -> tuple[Tensor, Tensor]:
+    """DPO's loss of each pair and by how much its chosen answer is preferred, both [m / 2].
+
+    Rows are chosen, rejected, chosen, ... -log sigmoid(beta (log ratio of chosen - of rejected)),
+    Rafailov et al. 2023, eq. 7; `label_smoothing` is the share of labels taken to be wrong
+    (Mitchell 2023).
+    """
+    ratios = torch.where(mask, log_probs - reference_log_probs, 0.0).sum(1)
+    margin = beta * (ratios[0::2] - ratios[1::2])
+    right = -torch.nn.functional.logsigmoid(margin)
+    wrong = -torch.nn.functional.logsigmoid(-margin)
+    return (1 - label_smoothing) * right + label_smoothing * wrong, margin

@@ -36,13 +36,16 @@ class Seat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engines:
-    """What this rank holds. Trained roles also score; the reference only scores."""
+    """What this rank holds. Trained roles also score; the reference only scores.
+
+    Without samples there is neither a rollout nor a switch to it.
+    """
 
     rank: int
     trained: Mapping[Role, TrainEngine]
     scored: Mapping[Role, ScoreEngine]
-    rollout: RolloutEngine
-    executor: Executor
+    rollout: RolloutEngine | None
+    executor: Executor | None
 
     def trainer(self, role: Role) -> TrainEngine:
         return self.trained[role]
@@ -52,11 +55,17 @@ class Engines:
 
     def switch(self, *, verify: bool) -> dict[str, float]:
         """Bring the training weights to the rollout engine; proves them equal when asked."""
+        assert self.executor is not None, "a plan with a rollout has a switch"
+        assert self.rollout is not None, "a plan with a switch has a rollout"
         moved = self.executor.run()
         if verify:
             self.executor.verify()
         self.rollout.weights_changed()
         return {"reshard/received_bytes": float(moved.received_bytes)}
+
+    def close(self) -> None:
+        if self.rollout is not None:
+            self.rollout.close()
 
 
 def assemble(plan: Plan, base: Path, seat: Seat) -> Engines:
@@ -67,6 +76,8 @@ def assemble(plan: Plan, base: Path, seat: Seat) -> Engines:
     """
     weights = initial_weights(plan, base)
     trained, scored = _megatron_engines(plan, base, weights)
+    if not plan.has(Role.ACTOR_ROLLOUT):
+        return Engines(rank=seat.rank, trained=trained, scored=scored, rollout=None, executor=None)
     row = _switch_row(plan, seat.rank)
     actor = trained[Role.ACTOR_TRAIN].parameters()
     placement = plan.placement(Role.ACTOR_ROLLOUT)

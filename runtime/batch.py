@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,11 @@ class Sequences:
         place = torch.arange(1, self.tokens.shape[1])
         return (place >= self.prompt_lengths[:, None]) & (place < self.lengths[:, None])
 
+    @property
+    def response_lengths(self) -> Tensor:
+        """[n] int64: tokens of each response, its stop token included."""
+        return self.lengths - self.prompt_lengths
+
     def with_room(self) -> Sequences:
         """The same with one column of padding more, so that the last token has an output too."""
         return Sequences(
@@ -63,10 +69,37 @@ class Sequences:
             lengths=self.lengths[start:stop],
         )
 
+    def select(self, rows: Tensor) -> Sequences:
+        """The sequences at some rows ([m] int64), cut to the longest of them."""
+        lengths = self.lengths[rows]
+        return Sequences(
+            tokens=self.tokens[rows, : int(lengths.max())],
+            prompt_lengths=self.prompt_lengths[rows],
+            lengths=lengths,
+        )
+
+
+def joined(parts: Iterable[Sequences], pad_token: int) -> Sequences:
+    """Several batches one above the other, padded to the longest."""
+    parts = list(parts)
+    width = max(one.tokens.shape[1] for one in parts)
+    pad = torch.nn.functional.pad
+    return Sequences(
+        tokens=torch.cat(
+            [pad(one.tokens, (0, width - one.tokens.shape[1]), value=pad_token) for one in parts]
+        ),
+        prompt_lengths=torch.cat([one.prompt_lengths for one in parts]),
+        lengths=torch.cat([one.lengths for one in parts]),
+    )
+
 
 @dataclass(slots=True, kw_only=True)
 class Experience:
-    """One step's batch; every [n, s - 1] tensor is aligned with `sequences.response_mask`."""
+    """One step's batch; every [n, s - 1] tensor is aligned with `sequences.response_mask`.
+
+    `baselines` [n] are the rewards of the greedy answers to the same prompts (ReMax);
+    `kl_weight` is that of this step, should it adapt.
+    """
 
     step: int
     sequences: Sequences
@@ -77,3 +110,5 @@ class Experience:
     values: Tensor | None = None
     advantages: Tensor | None = None
     returns: Tensor | None = None
+    baselines: Tensor | None = None
+    kl_weight: float = 0.0

@@ -74,6 +74,7 @@ def _prompt(found: Example, index: int) -> Prompt:
         text=found.text,
         tokens=found.tokens,
         answer=found.answer,
+        rejected=found.rejected,
         source=found.source,
         extra=found.extra,
     )
@@ -116,6 +117,14 @@ def answer_sequences(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> Sequenc
     """Prompts with their answers and the end token as responses: a supervised batch."""
     answers = [(*tokenizer.encode(row.answer), tokenizer.end_token) for row in prompts]
     return sequences_of([row.tokens for row in prompts], answers, tokenizer.pad_token)
+
+
+def pair_sequences(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> Sequences:
+    """Prompts with both of their answers, a pair of rows each, the chosen answer first."""
+    texts = [text for row in prompts for text in (row.answer, row.rejected)]
+    answers = [(*tokenizer.encode(text), tokenizer.end_token) for text in texts]
+    twice = [row.tokens for row in prompts for _ in range(2)]
+    return sequences_of(twice, answers, tokenizer.pad_token)
 
 
 def _summary(mistakes: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 Ours: {"prompt": text or chat, "answer": text}. verl's: {"data_source", "prompt": chat,
 "reward_model": {"ground_truth"}, "extra_info"}; its other keys are not needed to learn.
+Of a pair: {"prompt", "chosen": text, "rejected": text}.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ class Example:
     answer: str
     source: str
     extra: str
+    rejected: str = ""
 
     def check(self, tokenizer: Tokenizer, prompt_tokens: int, answer_tokens: int | None) -> None:
         """ValueError when a text is empty, unknown or too long (TooLong)."""
         _check(self.text, self.tokens, tokenizer, "prompt", prompt_tokens)
-        if answer_tokens is not None:
-            tokens = (*tokenizer.encode(self.answer), tokenizer.end_token)
-            _check(self.answer, tokens, tokenizer, "answer", answer_tokens)
+        if answer_tokens is None:
+            return
+        for text in (self.answer, self.rejected) if self.rejected else (self.answer,):
+            tokens = (*tokenizer.encode(text), tokenizer.end_token)
+            _check(text, tokens, tokenizer, "answer", answer_tokens)
 
 
 def example_of(row: str | dict[str, Any], tokenizer: Tokenizer) -> Example:
@@ -50,6 +54,7 @@ def example_of(row: str | dict[str, Any], tokenizer: Tokenizer) -> Example:
         answer=_answer(found),
         source=str(found.get("data_source") or ""),
         extra=_json(found.get("extra_info")),
+        rejected=_text("rejected", found.get("rejected", "")),
     )
 
 
@@ -62,6 +67,8 @@ def _parsed(text: str) -> Any:
 
 def _answer(row: dict[str, Any]) -> str:
     """The answer of a row; a ground truth that is no text is given as JSON."""
+    if "chosen" in row:
+        return _text("chosen", row["chosen"])
     judged = row.get("reward_model")
     if "answer" not in row and isinstance(judged, dict) and "ground_truth" in judged:
         truth = judged["ground_truth"]

@@ -27,7 +27,14 @@ from runtime.versions import run_versions
 FOLDER = "experience"
 SUFFIX = ".h5"
 REQUIRED = ("tokens", "prompt_lengths", "lengths", "rewards", "rollout_log_probs")
-OPTIONAL = ("old_log_probs", "reference_log_probs", "values", "advantages", "returns")
+OPTIONAL = (
+    "old_log_probs",
+    "reference_log_probs",
+    "values",
+    "advantages",
+    "returns",
+    "baselines",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +123,7 @@ def _tensors(experience: Experience) -> dict[str, Tensor]:
 
 
 def _experience(step: int, tensors: Mapping[str, Tensor]) -> Experience:
-    rest = {name: tensors.get(name) for name in OPTIONAL}
-    return Experience(
+    found = Experience(
         step=step,
         sequences=Sequences(
             tokens=tensors["tokens"],
@@ -126,8 +132,10 @@ def _experience(step: int, tensors: Mapping[str, Tensor]) -> Experience:
         ),
         rewards=tensors["rewards"],
         rollout_log_probs=tensors["rollout_log_probs"],
-        **rest,
     )
+    for name in OPTIONAL:
+        setattr(found, name, tensors.get(name))
+    return found
 
 
 def _format(tensor: Tensor) -> dict[str, object]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from plans.dataflow import Role
 from plans.plan import Plan
-from runtime import objectives
-from runtime.assembly import Engines
-from runtime.batch import Completion, Experience, Sequences
-from runtime.data import prompts_of_step, request_seed
-from runtime.generation import Generator
-from runtime.judges import Judge
+from runtime.batch import Experience
+from runtime.credit import estimate_advantages
+from runtime.learner import Learner
+from runtime.objectives import ActorObjective, CriticObjective
 from runtime.prompt import Prompt
-from runtime.sharing import Rows, part, share
-from runtime.tokenizer import Tokenizer
+from runtime.sampling import Sampler
+from runtime.shaping import adapted_weight
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,15 +23,11 @@ class StepWork:
     """What the phases of a step do on this rank; `walk` calls `phase` in the plan's order."""
 
     plan: Plan
-    engines: Engines
-    prompts: Sequence[Prompt]
-    tokenizer: Tokenizer
-    generator: Generator
-    judge: Judge | None
-    device: torch.device
+    sampler: Sampler
+    learner: Learner
+    kl_weight: float
     _step: int = 0
     _batch: list[Prompt] = field(default_factory=list)
-    _completions: list[Completion] = field(default_factory=list)
     _experience: Experience | None = None
 
     def phase(self, name: str, step: int) -> dict[str, float]:
@@ -42,6 +35,7 @@ class StepWork:
         work: dict[str, Callable[[], dict[str, float]]] = {
             "reshard": self._reshard,
             "gen": self._generate,
+            "gen_max": self._generate_greedily,
             "reward": self._reward,
             "old_log_prob": self._old_log_probs,
             "ref": self._reference_log_probs,
@@ -53,6 +47,10 @@ class StepWork:
         self._step = step
         return work[name]()
 
+    def again(self, name: str) -> str | None:
+        """Dynamic sampling generates and judges once more until enough groups teach something."""
+        return "gen" if name == "reward" and self._experience is None else None
+
     @property
     def experience(self) -> Experience:
         assert self._experience is not None, "the reward phase makes the experience"
@@ -61,62 +59,43 @@ class StepWork:
     @property
     def generated_tokens(self) -> float:
         """Response tokens of the step, over all ranks."""
-        sequences = self.experience.sequences
-        return float((sequences.lengths - sequences.prompt_lengths).sum())
+        return float(self.sampler.generated_tokens)
+
+    def state(self) -> dict[str, float]:
+        """What a resumed run goes on with, beside the weights."""
+        return {"drawn": self.sampler.drawn, "kl_weight": self.kl_weight}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Take over what `state` gave."""
+        self.sampler.drawn, self.kl_weight = int(state["drawn"]), state["kl_weight"]
 
     def samples(self, count: int) -> list[str]:
-        """A few prompts of this rank with their responses and rewards, for a person to read."""
-        rows = self.generator.rows(len(self._batch))
-        shown = zip(self._batch[rows.slice], self._completions, strict=True)
-        rewards = self.experience.rewards[rows.slice].tolist()
+        """A few prompts of the step with their responses and rewards, for a person to read."""
+        sequences, rewards = self.experience.sequences, self.experience.rewards.tolist()
         return [
-            f"{prompt.text}{self.tokenizer.decode(done.tokens)}  (reward {reward:g})"
-            for (prompt, done), reward in zip(list(shown)[:count], rewards, strict=False)
+            f"{prompt.text}{self.sampler.text(sequences, row)}  (reward {rewards[row]:g})"
+            for row, prompt in enumerate(self._batch[:count])
         ]
 
     def _reshard(self) -> dict[str, float]:
-        return self.engines.switch(verify=self._step <= 1)
+        self.sampler.begin()
+        self._experience = None
+        return self.learner.engines.switch(verify=self._step <= 1)
 
     def _generate(self) -> dict[str, float]:
-        job = self.plan.job
-        chosen = prompts_of_step(
-            self.prompts, step=self._step - 1, count=job.batch.prompts, seed=job.seed
-        )
-        self._batch = [prompt for prompt in chosen for _ in range(job.batch.samples)]
-        rows = self.generator.rows(len(self._batch))
-        seeds = [
-            request_seed(job.seed, self._step, self._batch[row].index, row % job.batch.samples)
-            for row in range(rows.start, rows.stop)
-        ]
-        mine = self._batch[rows.slice]
-        self._completions = self.generator.complete(mine, job.temperature, seeds)
+        self.sampler.generate()
+        return {}
+
+    def _generate_greedily(self) -> dict[str, float]:
+        self.sampler.generate_greedily()
         return {}
 
     def _reward(self) -> dict[str, float]:
-        mine = self._batch[self.generator.rows(len(self._batch)).slice]
-        rewards = [0.0] * len(mine)
-        if self.judge and not self.plan.has(Role.REWARD):
-            texts = [self.tokenizer.decode(done.tokens) for done in self._completions]
-            rewards = self.judge.score(mine, texts)
-        like = torch.zeros(0, device=self.device)
-        sequences, log_probs, rewards_of_all = self.generator.assemble(
-            self._batch, self._completions, rewards, like
-        )
-        self._experience = Experience(
-            step=self._step,
-            sequences=sequences,
-            rewards=rewards_of_all,
-            rollout_log_probs=log_probs,
-        )
-        if self.plan.has(Role.REWARD):
-            self._experience.rewards = self._model_rewards()
-        return objectives.batch_metrics(self.experience)
-
-    def _model_rewards(self) -> Tensor:
-        """The reward model's score at the last token of each sequence, [n], on every rank."""
-        sequences = self.experience.sequences
-        last = sequences.lengths[:, None] - 1
-        return self._score(Role.REWARD, sequences.with_room()).gather(1, last).squeeze(1)
+        self.sampler.reward()
+        if self.sampler.wants_more:
+            return {}
+        self._experience, self._batch = self.sampler.experience(self._step, self.kl_weight)
+        return self.sampler.metrics(self.experience)
 
     def _old_log_probs(self) -> dict[str, float]:
         self.experience.old_log_probs = self._score(Role.ACTOR_TRAIN)
@@ -131,52 +110,34 @@ class StepWork:
         return {}
 
     def _advantages(self) -> dict[str, float]:
-        return objectives.estimate_advantages(self.experience, self.plan.job)
+        return estimate_advantages(self.experience, self.plan.job)
 
     def _update_critic(self) -> dict[str, float]:
-        return self._update(Role.CRITIC, objectives.critic_objective)
+        objective = CriticObjective(experience=self.experience, job=self.plan.job)
+        return self.learner.update(
+            Role.CRITIC, self.experience.sequences, objective, self.experience.step
+        )
 
     def _update_actor(self) -> dict[str, float]:
-        return self._update(Role.ACTOR_TRAIN, objectives.actor_objective)
+        objective = ActorObjective(experience=self.experience, job=self.plan.job)
+        metrics = self.learner.update(
+            Role.ACTOR_TRAIN, self.experience.sequences, objective, self.experience.step
+        )
+        return metrics | self._adapt(metrics)
 
-    def _score(self, role: Role, sequences: Sequences | None = None) -> Tensor:
-        """A role's output for the batch, or what stands for it, [n, s - 1], on every rank."""
-        sequences = sequences or self.experience.sequences
-        rows = self._shard(role, Rows(0, len(sequences)))
-        local = self.engines.scorer(role).score(sequences.rows(rows.start, rows.stop))
-        spoken = local if self._speaks(role) else None
-        shape = (len(sequences), sequences.tokens.shape[1] - 1)
-        return share(spoken, rows, shape, torch.zeros(0, device=self.device))
+    def _adapt(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Move the weight of the KL term for the next step, if it has a target."""
+        kl = self.plan.job.algorithm.kl
+        if kl is None or kl.target is None:
+            return {}
+        self.kl_weight = adapted_weight(
+            self.kl_weight,
+            metrics["actor/kl"],
+            target=kl.target,
+            sequences=len(self.experience.sequences),
+            horizon=kl.horizon,
+        )
+        return {"actor/kl_weight": self.experience.kl_weight}
 
-    def _update(self, role: Role, objective: objectives.Objective) -> dict[str, float]:
-        """One optimizer step a mini-batch; metrics are means over the mini-batches."""
-        job = self.plan.job
-        count, engine = job.batch.mini_batches, self.engines.trainer(role)
-        spec = job.critic_optimizer if role is Role.CRITIC else job.optimizer
-        engine.set_learning_rate(spec.lr_at(self.experience.step))
-        totals: dict[str, float] = {}
-        for index in range(count):
-            whole = part(len(self.experience.sequences), index, count)
-            rows = self._shard(role, whole)
-            loss = objective(self.experience, job, whole, rows)
-            sums = engine.update(self._rows(rows), loss)
-            for name, value in sums.items():
-                totals[name] = totals.get(name, 0.0) + value / count
-        prefix = "critic" if role is Role.CRITIC else "actor"
-        return {f"{prefix}/{name}": value for name, value in totals.items()}
-
-    def _rows(self, rows: Rows) -> Sequences:
-        return self.experience.sequences.rows(rows.start, rows.stop)
-
-    def _shard(self, role: Role, whole: Rows) -> Rows:
-        """This rank's data-parallel part of some rows of the batch."""
-        layout = self.plan.placement(role).layout
-        place = layout.coordinates(self.engines.rank)["dp"]
-        inner = part(len(whole), place, layout.dp)
-        return Rows(whole.start + inner.start, whole.start + inner.stop)
-
-    def _speaks(self, role: Role) -> bool:
-        """Whether this rank hands on its shard's scores: the last stage's first tensor rank."""
-        layout = self.plan.placement(role).layout
-        place = layout.coordinates(self.engines.rank)
-        return place["tp"] == 0 and place["pp"] == layout.pp - 1
+    def _score(self, role: Role) -> Tensor:
+        return self.learner.score(role, self.experience.sequences)

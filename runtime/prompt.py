@@ -9,6 +9,8 @@ from dataclasses import dataclass
 class Prompt:
     """One row of the data set, tokenized. `index` is its row; `answer` goes to the reward rule.
 
+    Of a pair `answer` is the chosen one, and `rejected` the other.
+
     `source` names the data set a row is from, `extra` is the JSON of what else the row says;
     both are empty where the file has neither.
     """
@@ -19,3 +21,4 @@ class Prompt:
     answer: str
     source: str = ""
     extra: str = ""
+    rejected: str = ""

@@ -8,17 +8,21 @@ from dataclasses import dataclass
 import torch
 
 from plans.dataflow import Role
-from runtime.assembly import Seat, assemble
+from plans.plan import Plan
+from runtime.assembly import Engines, Seat, assemble
 from runtime.context import RankContext
 from runtime.data import read_prompts
 from runtime.evaluation import Evaluation
 from runtime.events import EventLog
 from runtime.experience import experience_writer
 from runtime.generation import Generator
+from runtime.given import GivenWork
 from runtime.groups import join
-from runtime.judges import open_judge
+from runtime.judges import Judge, open_judge
+from runtime.learner import Learner
 from runtime.loop import StepWork
 from runtime.prompt import Prompt
+from runtime.sampling import Sampler
 from runtime.session import Progress, Session
 from runtime.tokenizer import Tokenizer, load_tokenizer
 from runtime.versions import run_versions
@@ -39,7 +43,7 @@ def run(context: RankContext) -> bool:
         session.conclude()
     else:
         events.event("stop", step=session.progress.step)
-    session.engines.rollout.close()
+    session.engines.close()
     groups.close()
     events.close()
     return done
@@ -78,7 +82,7 @@ def _read_inputs(context: RankContext, events: EventLog) -> Inputs:
     shown = (job.supervised.data or job.data.train) if job.supervised else None
     return Inputs(
         tokenizer=tokenizer,
-        train=rows(job.data.train),
+        train=rows(job.data.train, None if job.needs_rollout else job.tokens.response),
         shown=rows(shown, job.tokens.response),
         held_out=rows(job.data.eval),
     )
@@ -98,26 +102,10 @@ def _open(
             rules, context.base, count=job.reward.workers, seconds=job.reward.seconds
         )
     engines = assemble(plan, context.base, _seat(context))
-    generator = Generator(
-        engine=engines.rollout,
-        layout=plan.placement(Role.ACTOR_ROLLOUT).layout,
-        rank=context.rank,
-        stop_token=inputs.tokenizer.end_token,
-        pad_token=inputs.tokenizer.pad_token,
-        response_tokens=job.tokens.response,
-        prompt_tokens=job.tokens.prompt,
-    )
-    work = StepWork(
-        plan=plan,
-        engines=engines,
-        prompts=inputs.train,
-        tokenizer=inputs.tokenizer,
-        generator=generator,
-        judge=judge,
-        device=torch.device(context.device),
-    )
+    learner = Learner(plan=plan, engines=engines, device=torch.device(context.device))
+    generator = _generator(context, engines, inputs.tokenizer)
     evaluation = None
-    if inputs.held_out and judge is not None:
+    if inputs.held_out and judge and generator:
         evaluation = Evaluation(
             prompts=inputs.held_out,
             tokenizer=inputs.tokenizer,
@@ -130,12 +118,48 @@ def _open(
         engines=engines,
         shown=inputs.shown,
         tokenizer=inputs.tokenizer,
-        work=work,
+        work=_work(plan, inputs, learner, generator, judge),
         evaluation=evaluation,
         events=events,
         experiences=experience_writer(context.control, context.run_folder, plan),
         progress=progress,
     )
+
+
+def _generator(context: RankContext, engines: Engines, tokenizer: Tokenizer) -> Generator | None:
+    """What generates on this rank, where the plan has a rollout."""
+    if engines.rollout is None:
+        return None
+    tokens = context.plan.job.tokens
+    return Generator(
+        engine=engines.rollout,
+        layout=context.plan.placement(Role.ACTOR_ROLLOUT).layout,
+        rank=context.rank,
+        stop_token=tokenizer.end_token,
+        pad_token=tokenizer.pad_token,
+        response_tokens=tokens.response,
+        prompt_tokens=tokens.prompt,
+    )
+
+
+def _work(
+    plan: Plan, inputs: Inputs, learner: Learner, generator: Generator | None, judge: Judge | None
+) -> StepWork | GivenWork:
+    """What a step does: learn from own samples, or from given answers."""
+    if generator is None:
+        return GivenWork(
+            plan=plan, learner=learner, prompts=inputs.train, tokenizer=inputs.tokenizer
+        )
+    sampler = Sampler(
+        plan=plan,
+        prompts=inputs.train,
+        tokenizer=inputs.tokenizer,
+        generator=generator,
+        judge=judge,
+        learner=learner,
+    )
+    kl_weight = plan.job.algorithm.kl_weight
+    return StepWork(plan=plan, sampler=sampler, learner=learner, kl_weight=kl_weight)
 
 
 def _seat(context: RankContext) -> Seat:

@@ -19,6 +19,7 @@ from runtime.evaluation import Evaluation
 from runtime.events import EventLog
 from runtime.experience import ExperienceWriter
 from runtime.export import export
+from runtime.given import GivenWork
 from runtime.loop import StepWork
 from runtime.metrics import MetricsWriter, Summary, write_summary
 from runtime.prompt import Prompt
@@ -70,7 +71,7 @@ class Session:
     engines: Engines
     shown: Sequence[Prompt]
     tokenizer: Tokenizer
-    work: StepWork
+    work: StepWork | GivenWork
     evaluation: Evaluation | None
     events: EventLog
     experiences: ExperienceWriter
@@ -144,6 +145,7 @@ class Session:
         self.progress.wall_seconds = found.state["wall_seconds"]
         self.progress.step_seconds = found.state["step_seconds"]
         self.progress.generated_tokens = found.state["generated_tokens"]
+        self.work.restore(found.state["work"])
         self.events.event("resume", step=found.step, folder=found.folder.name)
         return True
 
@@ -195,7 +197,8 @@ class Session:
         if job.evaluate.every and record.step % job.evaluate.every == 0:
             record.metrics["eval/accuracy"] = self._accuracy("during") or 0.0
         began = time.perf_counter()
-        self.experiences.write(self.work.experience)
+        if self.work.experience:
+            self.experiences.write(self.work.experience)
         record.metrics["timing_s/experience"] = time.perf_counter() - began
         if metrics:
             metrics.step(record)
@@ -214,7 +217,7 @@ class Session:
             folder = checkpoint.save(
                 self.progress.step,
                 self.engines.trained,
-                self.progress.state(),
+                {**self.progress.state(), "work": self.work.state()},
                 context.control,
                 context.run_folder,
                 context.plan,

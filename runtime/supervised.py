@@ -9,9 +9,9 @@ from plans.plan import Plan
 from plans.spec import SupervisedSpec
 from runtime.assembly import Engines
 from runtime.data import answer_sequences, prompts_of_step
-from runtime.objectives import supervised_objective
+from runtime.given import AnswerObjective
 from runtime.prompt import Prompt
-from runtime.sharing import part
+from runtime.sharing import Rows, part
 from runtime.tokenizer import Tokenizer
 
 
@@ -32,6 +32,5 @@ def warm_up(
             prompts, step=step, count=spec.batch, seed=plan.job.seed, stream="supervised"
         )
         sequences = answer_sequences(chosen, tokenizer)
-        mask = sequences.response_mask
-        objective = supervised_objective(mask[rows.slice], int(mask.sum()))
+        objective = AnswerObjective(sequences.response_mask)(Rows(0, spec.batch), rows)
         yield step + 1, actor.update(sequences.rows(rows.start, rows.stop), objective)

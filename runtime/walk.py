@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn, Protocol
 
-from plans.plan import Plan
+from plans.plan import PhasePlan, Plan
 from plans.record import StepRecord
 from runtime.control import Control, OutOfStep, ranks_text
 from runtime.heartbeat import Recorder
@@ -24,6 +24,10 @@ class Work(Protocol):
         """Do one phase of a step; returns what it measured, by metric name."""
         ...
 
+    def again(self, name: str) -> str | None:
+        """The earlier phase to go on with after `name`, the same on all ranks; None: the next."""
+        ...
+
 
 def walk(
     plan: Plan, control: Control, work: Work, recorder: Recorder, steps: Iterable[int]
@@ -31,24 +35,35 @@ def walk(
     """The record of each step, after every rank has walked all its phases.
 
     `timing_s/<phase>` and `timing_s/step` are those of the slowest rank, waiting for others
-    not included in a phase but in the step; other metrics are this rank's own. PeerLost when
-    a rank does not come out of a phase by its deadline.
+    not included in a phase but in the step; a phase walked several times is their sum. Other
+    metrics are this rank's own. PeerLost when a rank does not come out of a phase by its
+    deadline.
     """
     for step in steps:
         begin = time.perf_counter()
         metrics: dict[str, float] = {}
-        seconds: dict[str, float] = {}
-        for phase in plan.phases:
+        seconds = {phase.name: 0.0 for phase in plan.phases}
+        for phase in _walked(plan, work):
             recorder.enter(phase.name, step, phase.deadline_seconds)
             start = time.perf_counter()
             metrics |= work.phase(phase.name, step)
-            seconds[phase.name] = time.perf_counter() - start
+            seconds[phase.name] += time.perf_counter() - start
             recorder.leave()
             control.barrier(f"{phase.name} of step {step}", phase.deadline_seconds)
         seconds["step"] = time.perf_counter() - begin
         everyones = control.gather(seconds, what=f"times of step {step}")
         slowest = {f"timing_s/{name}": max(one[name] for one in everyones) for name in seconds}
         yield StepRecord(step=step, metrics=metrics | slowest)
+
+
+def _walked(plan: Plan, work: Work) -> Iterator[PhasePlan]:
+    """The phases of one step in the order of the plan, and back where the work wants more."""
+    names = [phase.name for phase in plan.phases]
+    place = 0
+    while place < len(names):
+        yield plan.phases[place]
+        earlier = work.again(names[place])
+        place = place + 1 if earlier is None else names.index(earlier)
 
 
 class Journal:

@@ -65,6 +65,9 @@ class NullWork:
             return {"rehearsal/trace": float(self.engine.trace)}
         return {}
 
+    def again(self, _name: str) -> None:
+        """Each phase once."""
+
     def _switch(self, step: int) -> int:
         """Send a token along every planned round; the number of tokens received."""
         received = 0

@@ -5,20 +5,29 @@ import math
 import pytest
 import torch
 
+from runtime.advantages import (
+    generalized_advantages,
+    group_advantages,
+    leave_one_out,
+    on_last_token,
+    returns_to_go,
+    spread,
+    whiten,
+)
 from runtime.algorithms import (
     entropy_estimate,
     entropy_loss,
-    generalized_advantages,
-    group_advantages,
+    importance_weights,
     kl_divergence,
-    on_last_token,
+    log_ratio,
     policy_loss,
+    preference_loss,
     sequence_mean_weights,
-    spread,
+    sequence_sum_weights,
     token_mean_weights,
     value_loss,
-    whiten,
 )
+from runtime.shaping import adapted_weight, have_spread, overlong_penalty
 
 
 def close(found: torch.Tensor, wanted: list, tolerance: float = 1e-5) -> None:
@@ -106,23 +115,62 @@ def test_the_policy_loss_takes_the_pessimistic_side_of_the_clip():
     # ratios 1.5, 0.5, 1.5, 0.5, 1.1 with clip 0.2
     ratios = torch.tensor([1.5, 0.5, 1.5, 0.5, 1.1])
     advantages = torch.tensor([1.0, 1.0, -1.0, -1.0, 2.0])
-    losses, clipped = policy_loss(ratios.log(), torch.zeros(5), advantages, clip=0.2)
+    losses, clipped = policy_loss(ratios.log(), advantages, clip=0.2, clip_high=0.2)
     close(losses, [-1.2, -0.5, 1.5, 0.8, -2.2])
     assert clipped.tolist() == [True, False, False, True, False]
 
 
 def test_a_clipped_token_has_no_gradient_and_a_fresh_one_that_of_its_advantage():
     log_probs = torch.tensor([math.log(1.5), 0.0]).requires_grad_()
-    losses, _ = policy_loss(log_probs, torch.zeros(2), torch.tensor([1.0, 3.0]), clip=0.2)
+    losses, _ = policy_loss(log_probs, torch.tensor([1.0, 3.0]), clip=0.2, clip_high=0.2)
     losses.sum().backward()
     close(log_probs.grad, [0.0, -3.0])
 
 
+def test_a_higher_upper_clip_lets_good_tokens_grow_further():
+    # ratio 1.25, advantage 1: cut at 1.2 without, whole with 0.28 (DAPO, Yu et al. 2025)
+    ratios, advantages = torch.tensor([1.25, 1.4]).log(), torch.tensor([1.0, 1.0])
+    losses, clipped = policy_loss(ratios, advantages, clip=0.2, clip_high=0.28)
+    close(losses, [-1.25, -1.28])
+    assert clipped.tolist() == [False, True]
+
+
 def test_a_far_policy_gives_a_finite_loss():
-    losses, _ = policy_loss(
-        torch.tensor([0.0]), torch.tensor([-500.0]), torch.tensor([-1.0]), clip=0.2
-    )
-    assert torch.isfinite(losses).all()
+    far = torch.tensor([[0.0, 0.0]]), torch.tensor([[-500.0, -500.0]])
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    for kind in ("token", "sequence", "geometric"):
+        logs = log_ratio(*far, mask, kind)
+        losses, _ = policy_loss(logs, torch.tensor([[-1.0, -1.0]]), clip=0.2, clip_high=0.2)
+        assert torch.isfinite(losses).all()
+
+
+def test_a_ratio_is_that_of_a_token_of_the_response_or_of_its_geometric_mean():
+    new, old = torch.tensor([[0.1, 0.3, 9.0], [0.2, 9.0, 9.0]]), torch.zeros(2, 3)
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    close(log_ratio(new, old, mask, "token"), [[0.1, 0.3, 0.0], [0.2, 0.0, 0.0]])
+    close(log_ratio(new, old, mask, "sequence"), [[0.4, 0.4, 0.4], [0.2, 0.2, 0.2]])
+    close(log_ratio(new, old, mask, "geometric"), [[0.2, 0.2, 0.2], [0.2, 0.2, 0.2]])
+
+
+def test_the_gradient_of_gspo_is_the_same_for_each_token_of_a_response():
+    # s = exp(mean(new - old)) = exp(0.2), loss -A s; d/dnew_t = -A s / 2 for two tokens
+    new = torch.tensor([[0.1, 0.3]]).requires_grad_()
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    logs = log_ratio(new, torch.zeros(1, 2), mask, "geometric")
+    losses, _ = policy_loss(logs, torch.tensor([[2.0, 2.0]]), clip=0.9, clip_high=0.9)
+    (losses * sequence_mean_weights(mask, 1)).sum().backward()
+    close(new.grad, [[-math.exp(0.2), -math.exp(0.2)]])
+
+
+def test_importance_weights_are_cut_and_carry_no_gradient():
+    # ratios e^0.5 = 1.6487, e^1 = 2.718 cut at 2, and 1 outside the mask
+    old = torch.tensor([[0.5, 1.0, 7.0]]).requires_grad_()
+    mask = torch.tensor([[True, True, False]])
+    found = importance_weights(old, torch.zeros(1, 3), mask, "token", 2.0)
+    close(found, [[1.648721, 2.0, 1.0]])
+    assert not found.requires_grad
+    whole = importance_weights(old, torch.zeros(1, 3), mask, "sequence", 9.0)
+    close(whole, [[4.481689] * 3])  # e^1.5
 
 
 def test_the_value_loss_counts_the_larger_of_plain_and_clipped_error():
@@ -192,3 +240,66 @@ def test_a_batch_without_response_tokens_weighs_nothing():
     mask = torch.zeros(2, 3, dtype=torch.bool)
     assert token_mean_weights(mask, 0).sum() == 0
     assert sequence_mean_weights(mask, 2).sum() == 0
+
+
+def test_the_mean_with_a_constant_divisor_favours_no_length():
+    # two sequences of 3 and 1 tokens, limit 4: (1 + 2 + 3 + 10) / (2 * 4) = 2
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    losses = torch.tensor([[1.0, 2.0, 3.0], [10.0, 99.0, 99.0]])
+    assert (losses * sequence_sum_weights(mask, 2, 4)).sum().item() == pytest.approx(2.0)
+
+
+def test_leave_one_out_compares_with_the_others_only():
+    # group 0: 1, 0, 2 -> against means of others 1, 1.5, 0.5; group 1 is alone
+    rewards, groups = torch.tensor([1.0, 0.0, 2.0, 5.0]), torch.tensor([0, 0, 0, 1])
+    close(leave_one_out(rewards, groups), [0.0, -1.5, 1.5, 0.0])
+
+
+def test_returns_to_go_are_discounted_sums_within_the_response():
+    # 8, discounted by 0.5 a token; the prompt and the padding do not count
+    mask = torch.tensor([[False, True, True, True, False]])
+    rewards = torch.tensor([[9.0, 0.0, 1.0, 8.0, 9.0]])
+    close(returns_to_go(rewards, mask, gamma=0.5), [[0.0, 2.5, 5.0, 8.0, 0.0]])
+    close(returns_to_go(rewards, mask, gamma=1.0), [[0.0, 9.0, 9.0, 8.0, 0.0]])
+
+
+def test_long_responses_lose_reward_linearly_up_to_the_limit():
+    # limit 20, buffer 5: nothing up to 15, then a fifth of 0.5 a token
+    lengths = torch.tensor([3, 15, 16, 18, 20])
+    found = overlong_penalty(lengths, limit=20, buffer=5, penalty=0.5)
+    close(found, [0.0, 0.0, 0.1, 0.3, 0.5])
+
+
+def test_a_group_of_equal_rewards_has_no_spread():
+    rewards = torch.tensor([1.0, 1.0, 0.0, 1.0, 0.0, 0.0])
+    assert have_spread(rewards, 2).tolist() == [False, True, False]
+
+
+def test_the_kl_weight_grows_above_its_target_and_shrinks_below_by_a_fifth_at_most():
+    # error 0.1/0.1 - 1 = 0; 0.11/0.1 - 1 = 0.1; far away +-0.2; 50 of 100 sequences
+    def next_weight(divergence: float) -> float:
+        return adapted_weight(2.0, divergence, target=0.1, sequences=50, horizon=100)
+
+    assert next_weight(0.1) == pytest.approx(2.0)
+    assert next_weight(0.11) == pytest.approx(2.1)
+    assert next_weight(5.0) == pytest.approx(2.2)
+    assert next_weight(0.0) == pytest.approx(1.8)
+
+
+def pair() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Chosen and rejected with log ratios 0.5 and -0.25 to the reference."""
+    mask = torch.tensor([[True, True], [True, False]])
+    return torch.tensor([[-1.0, -1.0], [-2.0, 9.0]]), torch.tensor([[-1.5, -1.0], [-1.75, 0]]), mask
+
+
+def test_dpo_of_one_pair_by_hand():
+    # beta 2: margin 2 * (0.5 + 0.25) = 1.5; -log sigmoid(1.5) = log(1 + e^-1.5) = 0.201413
+    losses, margins = preference_loss(*pair(), beta=2.0, label_smoothing=0.0)
+    close(margins, [1.5])
+    close(losses, [0.201413])
+
+
+def test_a_tenth_of_wrong_labels_costs_a_tenth_of_the_margin():
+    # 0.9 * 0.201413 + 0.1 * 1.701413
+    losses, _ = preference_loss(*pair(), beta=2.0, label_smoothing=0.1)
+    close(losses, [0.351413])

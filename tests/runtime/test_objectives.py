@@ -1,18 +1,22 @@
+"""Advantages and losses of a small batch, as the job's algorithm makes them."""
+
 import pytest
 import torch
 
 from plans.spec import JobSpec
-from runtime import objectives
 from runtime.batch import Experience, Sequences
+from runtime.credit import estimate_advantages
+from runtime.given import AnswerObjective, PairObjective
+from runtime.objectives import ActorObjective
 from runtime.sharing import Rows, part
 
 
-def job(**algorithm) -> JobSpec:
+def job(name: str = "grpo", **algorithm) -> JobSpec:
     return JobSpec.model_validate(
         {
             "name": "x",
             "model": "m",
-            "algorithm": {"name": "grpo", **algorithm},
+            "algorithm": {"name": name, **algorithm},
             "data": {"train": "t.jsonl"},
             "reward": "exact",
             "batch": {"prompts": 2, "samples": 2},
@@ -38,20 +42,23 @@ def experience() -> Experience:
     )
 
 
+def actor_loss(batch: Experience, spec: JobSpec, whole: Rows, shard: Rows):
+    return ActorObjective(experience=batch, job=spec)(whole, shard)
+
+
 def test_the_sum_over_pieces_is_the_loss_of_the_whole_batch():
     batch = experience()
     spec = job(kl={"weight": 0.1}, entropy_weight=0.01)
-    objectives.estimate_advantages(batch, spec)
+    batch.kl_weight = 0.1
+    estimate_advantages(batch, spec)
     batch.reference_log_probs = batch.rollout_log_probs - 0.3
     batch.old_log_probs = batch.rollout_log_probs + 0.05
     log_probs = batch.rollout_log_probs.clone().requires_grad_()
     everything = Rows(0, 4)
-    whole, report = objectives.actor_objective(batch, spec, everything, everything)(
-        log_probs, slice(0, 4)
-    )
+    whole, report = actor_loss(batch, spec, everything, everything)(log_probs, slice(0, 4))
     pieces = []
     for shard in (part(4, index, 2) for index in range(2)):
-        loss = objectives.actor_objective(batch, spec, everything, shard)
+        loss = actor_loss(batch, spec, everything, shard)
         for row in range(len(shard)):
             at = shard.start + row
             pieces.append(loss(log_probs[at : at + 1], slice(row, row + 1)))
@@ -62,7 +69,7 @@ def test_the_sum_over_pieces_is_the_loss_of_the_whole_batch():
 
 def test_advantages_of_a_pair_with_one_right_answer_are_plus_and_minus_one_over_root_two():
     batch = experience()
-    objectives.estimate_advantages(batch, job())
+    estimate_advantages(batch, job())
     expected = 0.5 / (0.5**0.5)
     assert batch.advantages[0, 1:4].tolist() == pytest.approx([expected] * 3, rel=1e-4)
     assert batch.advantages[1].tolist() == pytest.approx([0, -expected, 0, 0], rel=1e-4)
@@ -70,11 +77,9 @@ def test_advantages_of_a_pair_with_one_right_answer_are_plus_and_minus_one_over_
 
 def test_on_the_first_optimizer_step_the_gradient_is_that_of_plain_policy_gradient():
     batch = experience()
-    objectives.estimate_advantages(batch, job())
+    estimate_advantages(batch, job())
     log_probs = batch.rollout_log_probs.clone().requires_grad_()
-    loss, _ = objectives.actor_objective(batch, job(), Rows(0, 4), Rows(0, 4))(
-        log_probs, slice(0, 4)
-    )
+    loss, _ = actor_loss(batch, job(), Rows(0, 4), Rows(0, 4))(log_probs, slice(0, 4))
     loss.backward()
     mask = batch.sequences.response_mask
     torch.testing.assert_close(log_probs.grad, -batch.advantages * mask / mask.sum())
@@ -85,27 +90,147 @@ def test_a_reward_loses_what_leaving_the_reference_costs():
     spec = job(kl={"weight": 0.5, "place": "reward", "estimator": "k1"}, normalize_by_std=False)
     batch.old_log_probs = batch.rollout_log_probs
     batch.reference_log_probs = batch.rollout_log_probs - 1.0
-    objectives.estimate_advantages(batch, spec)
+    batch.kl_weight = 0.5
+    estimate_advantages(batch, spec)
     # penalties of 0.5 a token: 1.5, 0.5, 1.0, 1.5 -> rewards -0.5, -0.5, -1.0, -0.5
     assert batch.advantages[:, 1].tolist() == pytest.approx([0.0, 0.0, -0.25, 0.25])
 
 
 def test_values_outside_the_mask_may_be_infinite_and_do_not_spoil_the_loss():
     batch = experience()
-    objectives.estimate_advantages(batch, job())
+    estimate_advantages(batch, job())
     log_probs = batch.rollout_log_probs.clone()
     log_probs[~batch.sequences.response_mask] = -torch.inf
     log_probs.requires_grad_()
-    loss, report = objectives.actor_objective(batch, job(), Rows(0, 4), Rows(0, 4))(
-        log_probs, slice(0, 4)
-    )
+    loss, report = actor_loss(batch, job(), Rows(0, 4), Rows(0, 4))(log_probs, slice(0, 4))
     loss.backward()
     assert torch.isfinite(loss)
     assert all(torch.isfinite(value) for value in report.values())
     assert torch.isfinite(log_probs.grad[batch.sequences.response_mask]).all()
 
 
+EVERYTHING = Rows(0, 4)
+# name of the algorithm: advantages of each row on its tokens, for rewards 1, 0, 0, 1
+CREDITED = {
+    # against the mean of the pair, with and without division by sqrt(1/2)
+    "grpo": [0.7071, -0.7071, -0.7071, 0.7071],
+    # of 3 tokens a whole point is lost for length: rewards 0, 0 and 0, 0
+    "dapo": [0.0, 0.0, 0.0, 0.0],
+    "gspo": [0.7071, -0.7071, -0.7071, 0.7071],
+    "drgrpo": [0.5, -0.5, -0.5, 0.5],
+    # against the other one
+    "rloo": [1.0, -1.0, -1.0, 1.0],
+    # 9 tokens, 6 of them worth 1: mean 2/3, unbiased variance 9/8 * 2/9 = 1/4
+    "reinforce++": [0.6667, -1.3333, -1.3333, 0.6667],
+    # against the greedy answers of the two prompts, worth 0 and 1
+    "remax": [1.0, 0.0, -1.0, 0.0],
+}
+
+
+@pytest.mark.parametrize("name", CREDITED)
+def test_each_algorithm_credits_every_token_of_a_response_alike(name):
+    batch = experience()
+    batch.baselines = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    estimate_advantages(batch, job(name))
+    mask = batch.sequences.response_mask
+    for row, wanted in enumerate(CREDITED[name]):
+        found = batch.advantages[row][mask[row]]
+        torch.testing.assert_close(found, torch.full_like(found, wanted), atol=1e-3, rtol=0)
+    assert not batch.advantages[~mask].any()
+
+
 def test_parts_cover_every_row_once_and_differ_by_one_at_most():
     parts = [part(10, index, 4) for index in range(4)]
     assert [row for rows in parts for row in range(rows.start, rows.stop)] == list(range(10))
     assert {len(rows) for rows in parts} == {2, 3}
+
+
+def loss_of(batch: Experience, spec: JobSpec, log_probs: torch.Tensor) -> float:
+    return float(actor_loss(batch, spec, EVERYTHING, EVERYTHING)(log_probs, slice(0, 4))[0])
+
+
+def test_the_mean_is_taken_as_the_algorithm_takes_it():
+    # on the first step the ratio is 1, so a token's loss is minus its advantage
+    batch = experience()
+    log_probs = batch.rollout_log_probs
+    batch.advantages = torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None].expand(4, 4)
+    # 3, 1, 2 and 3 tokens: sum 3 + 2 + 6 + 12 = 23
+    assert loss_of(batch, job("grpo"), log_probs) == pytest.approx(-23 / 9)
+    by_sequence = job("grpo", aggregation="sequence-mean")
+    assert loss_of(batch, by_sequence, log_probs) == pytest.approx(-10 / 4)
+    assert loss_of(batch, job("gspo"), log_probs) == pytest.approx(-10 / 4)
+    assert loss_of(batch, job("rloo"), log_probs) == pytest.approx(-10 / 4)
+    assert loss_of(batch, job("drgrpo"), log_probs) == pytest.approx(-23 / (4 * 3))
+
+
+def test_on_the_first_step_rloo_has_the_gradient_of_reinforce_on_whole_responses():
+    batch = experience()
+    estimate_advantages(batch, job("rloo"))
+    log_probs = batch.rollout_log_probs.clone().requires_grad_()
+    actor_loss(batch, job("rloo"), EVERYTHING, EVERYTHING)(log_probs, slice(0, 4))[0].backward()
+    # -A_i / n on every token: the gradient of -1/n sum_i A_i log p(response i)
+    torch.testing.assert_close(log_probs.grad, -batch.advantages / 4)
+
+
+def test_a_cap_weighs_tokens_by_how_much_likelier_they_are_to_the_policy_that_learns():
+    batch = experience()
+    batch.advantages = torch.ones(4, 4)
+    spec = job("grpo", importance_cap=2.0)
+    policy = batch.rollout_log_probs + 0.5
+    assert loss_of(batch, spec, policy) == pytest.approx(-1.648721, abs=1e-5)
+    assert loss_of(batch, spec, policy + 1.0) == pytest.approx(-2.0, abs=1e-5)
+
+
+def test_metrics_are_means_over_tokens_whatever_the_loss_is():
+    batch = experience()
+    batch.advantages = torch.ones(4, 4)
+    _, sums = actor_loss(batch, job("drgrpo"), EVERYTHING, EVERYTHING)(
+        batch.rollout_log_probs, slice(0, 4)
+    )
+    mask = batch.sequences.response_mask
+    assert float(sums["entropy"]) == pytest.approx(-float(batch.rollout_log_probs[mask].mean()))
+
+
+def test_kl_in_a_loss_counts_with_the_weight_of_the_step():
+    batch = experience()
+    batch.advantages = torch.zeros(4, 4)
+    batch.reference_log_probs = batch.rollout_log_probs - 1.0
+    batch.kl_weight = 0.25
+    spec = job("grpo", kl={"weight": 0.1, "estimator": "k2", "target": 0.1})
+    assert loss_of(batch, spec, batch.rollout_log_probs) == pytest.approx(0.25 * 0.5)
+
+
+def test_answers_cost_their_mean_surprise_in_any_pieces():
+    mask = experience().sequences.response_mask
+    log_probs = experience().rollout_log_probs
+    whole, _ = AnswerObjective(mask)(EVERYTHING, EVERYTHING)(log_probs, slice(0, 4))
+    assert float(whole) == pytest.approx(-float(log_probs[mask].mean()))
+    halves = [
+        AnswerObjective(mask)(EVERYTHING, Rows(at, at + 2))(log_probs[at : at + 2], slice(0, 2))
+        for at in (0, 2)
+    ]
+    assert float(sum(loss for loss, _ in halves)) == pytest.approx(float(whole))
+
+
+def test_pairs_cost_the_same_in_any_pieces_and_say_how_many_were_preferred():
+    batch = experience()
+    spec = JobSpec.model_validate(
+        {
+            **job().model_dump(include={"name", "tokens", "data", "model", "steps"}),
+            "algorithm": {"name": "dpo", "beta": 0.5},
+            "batch": {"prompts": 2},
+        }
+    )
+    generator = torch.Generator().manual_seed(1)
+    objective = PairObjective(
+        mask=batch.sequences.response_mask,
+        reference_log_probs=-torch.rand(4, 4, generator=generator),
+        job=spec,
+    )
+    whole, report = objective(EVERYTHING, EVERYTHING)(batch.rollout_log_probs, slice(0, 4))
+    halves = [
+        objective(EVERYTHING, Rows(at, at + 2))(batch.rollout_log_probs[at : at + 2], slice(0, 2))
+        for at in (0, 2)
+    ]
+    assert float(sum(loss for loss, _ in halves)) == pytest.approx(float(whole))
+    assert float(report["preferred"]) in (0.0, 0.5, 1.0)

@@ -1,0 +1,144 @@
+"""Learning from given answers: the losses of sft and dpo, and what their steps do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from plans.dataflow import Role
+from plans.plan import Plan
+from plans.spec import JobSpec
+from runtime import algorithms
+from runtime.batch import Sequences
+from runtime.data import answer_sequences, pair_sequences, prompts_of_step
+from runtime.engines import LossFunction
+from runtime.learner import Learner
+from runtime.objectives import mean_report, weighted
+from runtime.prompt import Prompt
+from runtime.sharing import Rows
+from runtime.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerObjective:
+    """Cross-entropy of the given answers, a mean over their tokens. mask: [n, s - 1]."""
+
+    mask: Tensor
+
+    def __call__(self, whole: Rows, shard: Rows) -> LossFunction:
+        tokens = int(self.mask[whole.slice].sum())
+
+        def loss(log_probs: Tensor, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+            inside = self.mask[shard.slice][rows]
+            weights = algorithms.token_mean_weights(inside, tokens).to(log_probs)
+            return weighted(-log_probs, weights), mean_report({"loss": -log_probs}, weights)
+
+        return loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairObjective:
+    """DPO's loss, a mean over pairs; a pair is two rows, the chosen answer first."""
+
+    mask: Tensor
+    reference_log_probs: Tensor
+    job: JobSpec
+
+    def __call__(self, whole: Rows, shard: Rows) -> LossFunction:
+        algorithm, pairs = self.job.algorithm, len(whole) // 2
+        assert algorithm.beta is not None, "an option of dpo"
+        beta, smoothing = algorithm.beta, algorithm.label_smoothing or 0.0
+
+        def loss(log_probs: Tensor, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+            assert rows.start % 2 == 0 == log_probs.shape[0] % 2, "a pair is in one micro-batch"
+            losses, margins = algorithms.preference_loss(
+                log_probs,
+                self.reference_log_probs[shard.slice][rows].to(log_probs),
+                self.mask[shard.slice][rows].to(log_probs.device),
+                beta=beta,
+                label_smoothing=smoothing,
+            )
+            total = losses.sum() / pairs
+            return total, {
+                "loss": total.detach(),
+                "margin": margins.detach().sum() / pairs,
+                "preferred": (margins.detach() > 0).to(total).sum() / pairs,
+            }
+
+        return loss
+
+
+@dataclass(slots=True, kw_only=True)
+class GivenWork:
+    """What the phases of a step do that learns from given answers."""
+
+    plan: Plan
+    learner: Learner
+    prompts: Sequence[Prompt]
+    tokenizer: Tokenizer
+    _step: int = 0
+    _sequences: Sequences | None = None
+    _reference: Tensor | None = None
+
+    def phase(self, name: str, step: int) -> dict[str, float]:
+        """Do one phase of a step; returns what it measured, by metric name."""
+        if step != self._step:
+            self._step, self._sequences = step, self._drawn(step)
+        work: dict[str, Callable[[], dict[str, float]]] = {
+            "ref": self._score_reference,
+            "update_actor": self._update,
+        }
+        return work[name]()
+
+    def again(self, _name: str) -> None:
+        """Each phase once."""
+
+    @property
+    def experience(self) -> None:
+        """Nothing was sampled."""
+
+    @property
+    def generated_tokens(self) -> float:
+        return 0.0
+
+    def state(self) -> dict[str, float]:
+        """The order of the data is that of the steps: nothing else is needed to go on."""
+        return {}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """There is nothing to take over."""
+
+    def samples(self, _count: int) -> list[str]:
+        return []
+
+    @property
+    def sequences(self) -> Sequences:
+        assert self._sequences is not None, "drawn with the first phase of a step"
+        return self._sequences
+
+    def _drawn(self, step: int) -> Sequences:
+        job = self.plan.job
+        chosen = prompts_of_step(
+            self.prompts, step=step - 1, count=job.batch.prompts, seed=job.seed
+        )
+        if job.algorithm.name == "dpo":
+            return pair_sequences(chosen, self.tokenizer)
+        return answer_sequences(chosen, self.tokenizer)
+
+    def _score_reference(self) -> dict[str, float]:
+        self._reference = self.learner.score(Role.REFERENCE, self.sequences)
+        return {}
+
+    def _update(self) -> dict[str, float]:
+        sequences = self.sequences
+        mask = sequences.response_mask
+        objective: AnswerObjective | PairObjective = AnswerObjective(mask)
+        if self.plan.job.algorithm.name == "dpo":
+            assert self._reference is not None, "the ref phase comes before"
+            objective = PairObjective(
+                mask=mask, reference_log_probs=self._reference, job=self.plan.job
+            )
+        tokens = {"perf/total_tokens": float(sequences.lengths.sum())}
+        return tokens | self.learner.update(Role.ACTOR_TRAIN, sequences, objective, self._step)

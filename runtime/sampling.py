@@ -1,0 +1,182 @@
+"""Samples of a step: prompts drawn, answered, judged, and drawn again where they teach nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from plans.dataflow import Role
+from plans.plan import Plan
+from runtime.batch import Completion, Experience, Sequences, joined
+from runtime.credit import batch_metrics
+from runtime.data import prompts_of_step, request_seed
+from runtime.generation import Generator
+from runtime.judges import Judge
+from runtime.learner import Learner
+from runtime.prompt import Prompt
+from runtime.shaping import have_spread
+from runtime.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """Prompts, their answers and rewards, as every rank knows them."""
+
+    prompts: list[Prompt]
+    sequences: Sequences
+    log_probs: Tensor
+    rewards: Tensor
+
+    def of_groups(self, groups: Tensor, samples: int) -> Judged:
+        """The rows of some groups of `samples` rows."""
+        rows = (groups[:, None] * samples + torch.arange(samples)).flatten()
+        sequences = self.sequences.select(rows)
+        return Judged(
+            prompts=[self.prompts[row] for row in rows.tolist()],
+            sequences=sequences,
+            log_probs=self.log_probs[rows, : sequences.tokens.shape[1] - 1],
+            rewards=self.rewards[rows],
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Sampler:
+    """Draws batches of prompts in the order of the data, has them answered and judged.
+
+    `drawn` counts the batches of prompts so far, over all steps: where the data go on.
+    """
+
+    plan: Plan
+    prompts: Sequence[Prompt]
+    tokenizer: Tokenizer
+    generator: Generator
+    judge: Judge | None
+    learner: Learner
+    drawn: int = 0
+    generated_tokens: int = 0
+    _chosen: tuple[Prompt, ...] = ()
+    _completions: list[Completion] = field(default_factory=list)
+    _greedy: list[Completion] = field(default_factory=list)
+    _passes: list[Judged] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """Forget the last step's samples."""
+        self._passes, self.generated_tokens = [], 0
+
+    def generate(self) -> None:
+        """Draw the next prompts and answer each `samples` times, each replica its rows."""
+        job = self.plan.job
+        self._chosen = prompts_of_step(
+            self.prompts, step=self.drawn, count=job.batch.prompts, seed=job.seed
+        )
+        self.drawn += 1
+        batch = self._repeated()
+        rows = self.generator.rows(len(batch))
+        seeds = [
+            request_seed(job.seed, self.drawn, batch[row].index, row % job.batch.samples)
+            for row in range(rows.start, rows.stop)
+        ]
+        self._completions = self.generator.complete(batch[rows.slice], job.temperature, seeds)
+
+    def generate_greedily(self) -> None:
+        """The most probable answer to each prompt, for ReMax's baseline."""
+        mine = self._chosen[self.generator.rows(len(self._chosen)).slice]
+        self._greedy = self.generator.complete(mine, 0.0, [0] * len(mine))
+
+    def reward(self) -> None:
+        """Judge what was generated."""
+        found = self._judged(self._repeated(), self._completions)
+        self._passes.append(found)
+        self.generated_tokens += int(found.sequences.response_lengths.sum())
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether dynamic sampling draws once more: too few groups teach something."""
+        dynamic = self.plan.job.algorithm.dynamic
+        if dynamic is None or len(self._passes) >= dynamic.max_passes:
+            return False
+        return int(self._spread().sum()) < self.plan.job.batch.prompts
+
+    def experience(self, step: int, kl_weight: float) -> tuple[Experience, list[Prompt]]:
+        """The batch to learn from, and the prompt of each of its rows."""
+        chosen = self._selected()
+        baselines = None
+        if self.plan.job.algorithm.name == "remax":
+            rewards = self._judged(list(self._chosen), self._greedy).rewards
+            baselines = rewards.repeat_interleave(self.plan.job.batch.samples)
+        found = Experience(
+            step=step,
+            sequences=chosen.sequences,
+            rewards=chosen.rewards,
+            rollout_log_probs=chosen.log_probs,
+            baselines=baselines,
+            kl_weight=kl_weight,
+        )
+        return found, chosen.prompts
+
+    def metrics(self, experience: Experience) -> dict[str, float]:
+        """What can be said of the samples before anything is learned from them."""
+        found = batch_metrics(experience)
+        if self.plan.job.algorithm.dynamic:
+            spread = self._spread()
+            found["dynamic/passes"] = float(len(self._passes))
+            found["dynamic/useful"] = float(spread.float().mean())
+        return found
+
+    def text(self, sequences: Sequences, row: int) -> str:
+        """The response of a row, as text."""
+        start, stop = int(sequences.prompt_lengths[row]), int(sequences.lengths[row])
+        return self.tokenizer.decode(sequences.tokens[row, start:stop].tolist())
+
+    def _repeated(self) -> list[Prompt]:
+        return [prompt for prompt in self._chosen for _ in range(self.plan.job.batch.samples)]
+
+    def _judged(self, prompts: list[Prompt], completions: Sequence[Completion]) -> Judged:
+        """Answers of this rank's replica to its part of the prompts, judged and known to all."""
+        mine = prompts[self.generator.rows(len(prompts)).slice]
+        by_model = self.plan.has(Role.REWARD)
+        rewards = [0.0] * len(mine)
+        if self.judge and not by_model:
+            texts = [self.tokenizer.decode(done.tokens) for done in completions]
+            rewards = self.judge.score(mine, texts)
+        like = torch.zeros(0, device=self.learner.device)
+        sequences, log_probs, known = self.generator.assemble(prompts, completions, rewards, like)
+        if by_model:
+            known = self._model_rewards(sequences)
+        return Judged(prompts=prompts, sequences=sequences, log_probs=log_probs, rewards=known)
+
+    def _model_rewards(self, sequences: Sequences) -> Tensor:
+        """The reward model's score at the last token of each sequence, [n], on every rank."""
+        last = sequences.lengths[:, None] - 1
+        scores = self.learner.score(Role.REWARD, sequences.with_room())
+        return scores.gather(1, last).squeeze(1)
+
+    def _spread(self) -> Tensor:
+        """Which groups of all passes teach something, [passes * prompts] bool."""
+        rewards = torch.cat([one.rewards for one in self._passes])
+        return have_spread(rewards, self.plan.job.batch.samples)
+
+    def _selected(self) -> Judged:
+        """The first groups that teach something, filled up with others in their order."""
+        job, passes = self.plan.job, self._passes
+        if len(passes) == 1 and job.algorithm.dynamic is None:
+            return passes[0]
+        pad = self.generator.pad_token
+        everything = Judged(
+            prompts=[prompt for one in passes for prompt in one.prompts],
+            sequences=joined([one.sequences for one in passes], pad),
+            log_probs=_stacked([one.log_probs for one in passes]),
+            rewards=torch.cat([one.rewards for one in passes]),
+        )
+        useful_first = (~self._spread()).to(torch.int8).argsort(stable=True)
+        return everything.of_groups(useful_first[: job.batch.prompts], job.batch.samples)
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """[n, width] tensors one above the other, padded with zeros on the right."""
+    width = max(one.shape[1] for one in tensors)
+    pad = torch.nn.functional.pad
+    return torch.cat([pad(one, (0, width - one.shape[1])) for one in tensors])
