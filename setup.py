@@ -49,7 +49,15 @@ setup(
         "cuda": [*RANK, "torch==2.11.0", "vllm==0.24.0", "megatron-core==0.16.1"],
         "rocm": [*RANK, "megatron-core==0.16.1"],
         "bench": ["h5py>=3.11", "matplotlib>=3.9"],
-        "test": ["hypothesis", "mypy", "pytest", "pytest-timeout", "ruff", "types-PyYAML"],
+        "test": [
+            "hypothesis",
+            "jsonschema>=4.18",
+            "mypy",
+            "pytest",
+            "pytest-timeout",
+            "ruff",
+            "types-PyYAML",
+        ],
     },
     entry_points={"console_scripts": ["rlplan = launcher.cli:main"]},
 )

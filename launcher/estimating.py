@@ -8,19 +8,33 @@ from typing import TYPE_CHECKING
 
 import click
 
-from launcher.planning import columns, echo_json, job_argument, json_option, write
+from launcher.planning import columns, echo_json, json_option, write
+from plans.source import UserError
 
 if TYPE_CHECKING:
     from plans.estimate import Estimate
 
 
 @click.command()
-@job_argument
+@click.argument("job", required=False, type=click.Path(path_type=Path))
 @click.option("--detail", is_flag=True, help="Every phase, every kind of byte, every option.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page.")
 @click.option("--price", metavar="FILE|DOLLARS", help="Of a device hour; default: the newest list.")
+@click.option(
+    "--measured",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="Hold the plan of a run, runs/NAME, against what it measured.",
+)
 @json_option
-def estimate(job: Path, detail: bool, html: Path | None, price: str | None, as_json: bool) -> None:
+def estimate(
+    job: Path | None,
+    detail: bool,
+    html: Path | None,
+    price: str | None,
+    measured: Path | None,
+    as_json: bool,
+) -> None:
     """Say what a run will take: seconds by phase, memory, device hours, jobs in the chain.
 
     \b
@@ -28,7 +42,20 @@ def estimate(job: Path, detail: bool, html: Path | None, price: str | None, as_j
       rlplan estimate job.yaml
       rlplan estimate job.yaml --detail --price 2.50
       rlplan estimate job.yaml --html plan.html
+      rlplan estimate --measured runs/math-grpo-7b
     """
+    if measured:
+        _print_measured(measured, as_json)
+    elif job:
+        _print_estimate(job, detail, html, price, as_json)
+    else:
+        raise click.UsageError("give a job file, or --measured runs/NAME")
+
+
+def _print_estimate(
+    job: Path, detail: bool, html: Path | None, price: str | None, as_json: bool
+) -> None:
+    """As a page, as JSON, in detail or on one screen."""
     from plans.load import estimate as estimate_file
 
     found = _priced(estimate_file(job), price)
@@ -48,6 +75,22 @@ def estimate(job: Path, detail: bool, html: Path | None, price: str | None, as_j
         from plans.reports.screen import estimate_text
 
         click.echo(estimate_text(found, columns()), nl=False)
+
+
+def _print_measured(folder: Path, as_json: bool) -> None:
+    """Print a run beside its plan."""
+    from plans.plan import read_plan
+    from plans.reports.measured import measured_data, measured_run, measured_text
+    from runtime.metrics import METRICS, read_metrics
+
+    plan = read_plan(folder / "plan.json")
+    if not (folder / METRICS).is_file():
+        raise UserError(f"{folder}: no {METRICS}; the run has not ended a step yet")
+    run = measured_run(plan, read_metrics(folder / METRICS), str(folder))
+    if as_json:
+        echo_json(measured_data(run))
+    else:
+        click.echo(measured_text(run, columns()), nl=False)
 
 
 def _priced(found: Estimate, price: str | None) -> Estimate:

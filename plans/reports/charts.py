@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-
-from plans.reports.words import number
+from math import ceil, floor, log10
 
 WIDTH = 860
 LABEL_WIDTH = 150
@@ -100,13 +99,20 @@ def _x(value: float, low: float, high: float) -> float:
 
 
 def _axis(low: float, high: float, bottom: int, unit: str) -> Iterator[str]:
-    for index in range(TICKS + 1):
-        value = low + (high - low) * index / TICKS
-        x = _x(value, low, high)
-        mark = number(value) if abs(value) > 1e-9 * (high - low) else "0"
-        text = f"{mark} {unit}" if index == TICKS else mark
+    """Grid lines at round numbers, the unit behind the last of them."""
+    step = _round_step((high - low) / TICKS)
+    marks = [step * index for index in range(ceil(low / step), floor(high / step) + 1)]
+    for value in marks:
+        x, mark = _x(value, low, high), f"{value:,.10g}"
+        text = f"{mark} {unit}" if value == marks[-1] else mark
         yield f'<line class="grid" x1="{x}" y1="0" x2="{x}" y2="{bottom}"/>'
         yield f'<text class="tick" x="{x}" y="{bottom + 16}">{escape(text)}</text>'
+
+
+def _round_step(least: float) -> float:
+    """The next of 1, 2 and 5 times a power of ten: '0.2' for 0.13."""
+    power: float = 10.0 ** floor(log10(least))
+    return next(times * power for times in (1, 2, 5, 10) if times * power >= least * 0.999)
 
 
 def _bar(bar: Bar, top: int, low: float, high: float, names: list[str]) -> Iterator[str]:
