@@ -42,11 +42,17 @@ class Mpirun:
     def __str__(self) -> str:
         return f"{self.family} {self.version} ({self.path})"
 
+    @property
+    def _no_remote_shell(self) -> list[str]:
+        """Open MPI looks for ssh even to start on this host, and gives up without one."""
+        old = self.version.startswith(("1.", "2.", "3.", "4."))
+        return ["--mca", "plm_rsh_agent", "false"] if old else ["--prtemca", "plm_ssh_agent", "false"]
+
     def command(self, ranks: int, program: Sequence[str]) -> list[str]:
         """The command that starts `program` on this many ranks of this host, bound to no core."""
         start = [str(self.path), "-n", str(ranks)]
         if self.family == "Open MPI":
-            start += ["--oversubscribe", "--bind-to", "none"]
+            start += ["--oversubscribe", "--bind-to", "none", *self._no_remote_shell]
             start += ["--allow-run-as-root"] if os.geteuid() == 0 else []
         elif self.family == "MPICH":
             start += ["-launcher", "fork", "-bind-to", "none"]
