@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -12,6 +12,7 @@ from plans.plan import Plan
 from runtime.assembly import Engines, Seat, assemble
 from runtime.context import RankContext
 from runtime.data import read_prompts
+from runtime.devices import take_device
 from runtime.evaluation import Evaluation
 from runtime.events import EventLog
 from runtime.experience import experience_writer
@@ -21,6 +22,7 @@ from runtime.groups import join
 from runtime.judges import Judge, open_judge
 from runtime.learner import Learner
 from runtime.loop import StepWork
+from runtime.preflight_links import check_links
 from runtime.prompt import Prompt
 from runtime.sampling import Sampler
 from runtime.session import Progress, Session
@@ -34,9 +36,12 @@ def run(context: RankContext) -> bool:
     events = EventLog(context.run_folder if context.rank == 0 else None)
     events.event("start", attempt=context.attempt, versions=run_versions(context.control))
     with context.outside("start"):
-        inputs = _read_inputs(context, events)
+        seating = take_device(context)
+        inputs = read_inputs(context, events)
         groups = join(context)
-        session = _open(context, inputs, events, progress)
+        rates = {} if "links" in context.skip else check_links(context)
+        events.event("preflight", device=asdict(seating), link_gb_per_second=rates)
+        session = open_session(context, inputs, events, progress)
     session.prepare()
     done = session.learn()
     if done:
@@ -59,7 +64,7 @@ class Inputs:
     held_out: tuple[Prompt, ...]
 
 
-def _read_inputs(context: RankContext, events: EventLog) -> Inputs:
+def read_inputs(context: RankContext, events: EventLog) -> Inputs:
     """The tokenizer and all rows, before anything expensive is built; rows left out are told."""
     job = context.plan.job
     tokenizer = load_tokenizer(context.base / job.model.path)
@@ -88,7 +93,7 @@ def _read_inputs(context: RankContext, events: EventLog) -> Inputs:
     )
 
 
-def _open(
+def open_session(
     context: RankContext,
     inputs: Inputs,
     events: EventLog,
@@ -101,7 +106,7 @@ def _open(
         judge = open_judge(
             rules, context.base, count=job.reward.workers, seconds=job.reward.seconds
         )
-    engines = assemble(plan, context.base, _seat(context))
+    engines = assemble(plan, context.base, seat_of(context))
     learner = Learner(plan=plan, engines=engines, device=torch.device(context.device))
     generator = _generator(context, engines, inputs.tokenizer)
     evaluation = None
@@ -162,7 +167,7 @@ def _work(
     return StepWork(plan=plan, sampler=sampler, learner=learner, kl_weight=kl_weight)
 
 
-def _seat(context: RankContext) -> Seat:
+def seat_of(context: RankContext) -> Seat:
     """This rank's seat. Ranks share memory only where each has a core: vLLM's barrier spins."""
     starter = context.control.broadcast(os.getpid(), what="name of the job")
     return Seat(
