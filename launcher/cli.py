@@ -23,6 +23,7 @@ Examples:
   rlplan plan job.yaml -o plan.json        the plan itself
   rlplan explain job.yaml --why-not tp=8   why this plan and not another
   rlplan render job.yaml > job.sbatch      the batch script; then: sbatch job.sbatch
+  rlplan submit job.yaml                   the same, checked first; then: rlplan status, logs -f
   rlplan run job.yaml                      run it here
   rlplan doctor                            what is wrong with this machine
 """
@@ -35,6 +36,13 @@ HOMES = {
     "explain": ("launcher.explaining", "explain"),
     "diff": ("launcher.explaining", "diff"),
     "render": ("launcher.planning", "render"),
+    "submit": ("launcher.submitting", "submit"),
+    "status": ("launcher.queueing", "status"),
+    "logs": ("launcher.watching", "logs"),
+    "attach": ("launcher.queueing", "attach"),
+    "cancel": ("launcher.queueing", "cancel"),
+    "requeue": ("launcher.queueing", "requeue"),
+    "report": ("launcher.reporting", "report"),
     "run": ("launcher.running", "run"),
     "bench": ("launcher.benching", "bench"),
     "import": ("launcher.importing", "import_group"),

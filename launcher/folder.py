@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from plans.plan import Plan, dumps, read_plan
+from plans.record import run_name
 from plans.source import UserError
 from runtime.context import attempt_path, attempts, make_attempt
 from runtime.files import make_folder, write_file
@@ -15,14 +16,25 @@ RUNS = "runs"
 
 def run_path(base: Path, name: str, *, rehearse: bool = False) -> Path:
     """Where a run of that name lives; a rehearsal has a folder of its own."""
-    return base / RUNS / (f"{name}.rehearsal" if rehearse else name)
+    return base / RUNS / run_name(name, rehearse=rehearse)
 
 
 def open_run(folder: Path, plan: Plan, *, resume: bool = False, overwrite: bool = False) -> int:
     """Prepare the folder for one more attempt of this plan; the attempt's number.
 
-    UserError when the folder holds a run and neither `resume` nor `overwrite` is given, or
-    when the run to resume was planned otherwise. `overwrite` deletes only what is a run.
+    UserError as of `prepare_run`.
+    """
+    prepare_run(folder, plan, resume=resume, overwrite=overwrite)
+    attempt = max(attempts(folder), default=-1) + 1
+    make_attempt(folder, attempt)
+    return attempt
+
+
+def prepare_run(folder: Path, plan: Plan, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Make the folder of a run, or make sure that this plan may go on in it.
+
+    UserError when the folder holds a run that has begun and neither `resume` nor `overwrite`
+    is given, or when the run was planned otherwise. `overwrite` deletes only what is a run.
     """
     if overwrite and folder.exists():
         _remove_run(folder)
@@ -33,9 +45,6 @@ def open_run(folder: Path, plan: Plan, *, resume: bool = False, overwrite: bool 
     make_folder(folder)
     if not (folder / "plan.json").exists():
         write_file(folder / "plan.json", dumps(plan).encode())
-    attempt = max(attempts(folder), default=-1) + 1
-    make_attempt(folder, attempt)
-    return attempt
 
 
 def is_done(folder: Path) -> bool:
@@ -49,7 +58,7 @@ def ended_well(folder: Path, attempt: int) -> bool:
 
 
 def _check_resumable(folder: Path, plan: Plan, resume: bool) -> None:
-    if not resume:
+    if not resume and (attempts(folder) or is_done(folder)):
         state = "is complete" if is_done(folder) else "exists"
         raise UserError(
             f"{folder}: the run {state}; --resume continues it, --overwrite starts it anew"

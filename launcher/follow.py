@@ -19,23 +19,29 @@ from runtime.heartbeat import Beat, read_beats
 # While ranks start, they are looked for this often: one that dies at once must be known by then.
 START_POLL_SECONDS = 0.02
 TIE_SECONDS = 0.1
+SLURM_SIGNALS = {
+    "Killed": signal.SIGKILL,
+    "Out Of Memory": signal.SIGKILL,
+    "Segmentation fault": signal.SIGSEGV,
+    "Bus error": signal.SIGBUS,
+    "Aborted": signal.SIGABRT,
+}
 # How mpirun and srun say that a rank was killed, and which one if they know: Open MPI, Slurm,
 # and the Hydra of MPICH and Intel, which knows only the signal. Lines may be wrapped.
 KILLED = (
     r"process rank (?P<rank>\d+) .{0,80}? exited on signal (?P<signal>\d+)",
-    r"task (?P<rank>\d+): (?P<signal>Killed|Segmentation fault)",
+    rf"tasks? (?P<rank>\d+)[\d,-]*: (?P<signal>{'|'.join(SLURM_SIGNALS)})",
     r"\(signal (?P<signal>\d+)\)",
 )
-SLURM_SIGNALS = {"Killed": signal.SIGKILL, "Segmentation fault": signal.SIGSEGV}
 REMEDY_OF_KILL = "often the host ran out of memory: see dmesg; use fewer ranks or smaller batches"
 
 
 class Tail:
     """The lines that others append to a JSON-lines file, each once and whole."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, from_start: bool = False) -> None:
         self._path = path
-        self._offset = path.stat().st_size if path.exists() else 0
+        self._offset = path.stat().st_size if path.exists() and not from_start else 0
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The records written since the last call; what is not JSON is passed over."""

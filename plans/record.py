@@ -17,6 +17,7 @@ class ExitCode(IntEnum):
     INTERNAL = 70
     CANNOT_WRITE = 73
     CHECKPOINT = 74
+    BUSY = 75
     REWARD = 76
     WRONG_WORLD = 78
     PEER_LOST = 79
@@ -36,6 +37,7 @@ REMEDIES = {
     ExitCode.INTERNAL: "an error inside rlplan or an engine; the rank's log has the traceback",
     ExitCode.CANNOT_WRITE: "the run folder cannot be written (disk full, or no permission)",
     ExitCode.CHECKPOINT: "no checkpoint of the run can be read",
+    ExitCode.BUSY: "another job works on this run, or the queue does not answer",
     ExitCode.REWARD: "the reward function failed",
     ExitCode.WRONG_WORLD: "the ranks that started are not the ranks of the plan",
     ExitCode.PEER_LOST: "a rank did not arrive at a phase in time",
@@ -48,6 +50,11 @@ REMEDIES = {
     ExitCode.DISK: "the disk of the run folder has too little room",
     ExitCode.LINK: "a link between ranks is down, or far below its rate",
 }
+
+
+def run_name(name: str, *, rehearse: bool = False) -> str:
+    """The name of a run's folder under runs/: the job's; a rehearsal has a folder of its own."""
+    return f"{name}.rehearsal" if rehearse else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +73,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
-    """The measured numbers of one step, under the names of docs/glossary.md."""
+    """The measured numbers of one step, under the names of docs/glossary.md.
+
+    `ranks`: seconds of each phase on every rank, in order of the ranks; empty where not known.
+    """
 
     step: int
     metrics: dict[str, float] = field(default_factory=dict)
+    ranks: tuple[dict[str, float], ...] = ()

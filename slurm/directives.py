@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from plans.chain import chain_of, lead_seconds
 from plans.hardware import HardwareSpec
 from plans.plan import Plan
+from plans.record import run_name
 
 # sbatch refuses a longer --signal time.
 LONGEST_LEAD_SECONDS = 65535
@@ -25,7 +26,9 @@ class Directives:
     most_restarts: int
 
 
-def directives_of(plan: Plan, hardware: HardwareSpec, mpi: str) -> Directives:
+def directives_of(
+    plan: Plan, hardware: HardwareSpec, mpi: str, *, rehearse: bool = False
+) -> Directives:
     """The options for a plan; `mpi` is the plug-in of `srun --mpi=list` that starts its MPI."""
     slowest = hardware.band[1]
     return Directives(
@@ -42,7 +45,7 @@ def directives_of(plan: Plan, hardware: HardwareSpec, mpi: str) -> Directives:
             ("requeue", ""),
             # A requeued job would otherwise overwrite the log of the attempt before.
             ("open-mode", "append"),
-            ("output", f"runs/{plan.job.name}/slurm-%j.log"),
+            ("output", f"runs/{run_name(plan.job.name, rehearse=rehearse)}/slurm-%j.log"),
         ),
         srun=_srun(plan, hardware, mpi),
         most_restarts=chain_of(plan, slowest).jobs - 1 + SPARE_RESTARTS,

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plans.hardware import HardwareSpec
 from plans.plan import Plan
 from plans.platform import Platform
+from plans.record import run_name
 from plans.source import UserError
 from slurm.directives import directives_of
 
@@ -25,21 +26,29 @@ def render(
     base: str = ".",
     python: str = "python3",
     mpi: str = MPICH_PLUGIN,
+    rehearse: bool = False,
+    until: int | None = None,
+    budget_hours: float | None = None,
 ) -> str:
     """The batch script that runs a plan from `runs/<name>/plan.json` under the submit directory.
 
     `base` is the folder where the job file's paths start, as seen from the submit directory;
-    `python` the interpreter on the compute nodes. UserError when a value holds a control
-    character, which no quoting keeps out of a script.
+    `python` the interpreter on the compute nodes. A rehearsal runs without engines. After
+    `budget_hours` of all devices together the run is not queued again. UserError when a value
+    holds a control character, which no quoting keeps out of a script.
     """
     template = shell_environment().get_template("job.sbatch.j2")
+    rank = [*(["--rehearse"] if rehearse else []), *(["--until", str(until)] if until else [])]
     return template.render(
         plan=plan,
         hardware=hardware,
-        directives=directives_of(plan, hardware, mpi),
+        directives=directives_of(plan, hardware, mpi, rehearse=rehearse),
         variables=[one for one in platform.variables if one.scope != "debug"],
         base=base,
         python=python,
+        folder=run_name(plan.job.name, rehearse=rehearse),
+        rank=rank,
+        judge=[] if budget_hours is None else ["--budget", f"{budget_hours:g}"],
     )
 
 

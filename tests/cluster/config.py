@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CPUS, MEMORY_MIB = 64, 512_000
-# A requeued job may start again this many seconds (and one) after it ended; Slurm's default: 120.
-CREDENTIAL_SECONDS = 2
+# A requeued job may start again this many seconds (and one) after it ended. Slurm's default is
+# 120, which it also takes when less than 5 are asked for.
+CREDENTIAL_SECONDS = 5
 KILL_SECONDS = 5
 LINES_BEHIND_NODES = """\
 PartitionName=debug Nodes=ALL Default=YES MaxTime=2-00:00:00 DefaultTime=10 State=UP PriorityTier=1

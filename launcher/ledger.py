@@ -1,0 +1,124 @@
+"""What is written of a run's jobs and attempts, read back: the memory that needs no Slurm.
+
+The batch script and the commands append to events.jsonl, so that a run's history is known
+where nothing is accounted and after slurmctld has forgotten the job (MinJobAge, 300 s).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime.commit import committed_steps
+from runtime.events import EVENTS, EventLog
+
+HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One start of the ranks in the queue; `ended` is None while it runs, or if nobody saw it end.
+
+    `step` is the last committed step when it ended, `verdict` what the batch script decided.
+    """
+
+    number: int
+    job_id: str
+    nodes: str
+    devices: int
+    restart: int
+    started: float
+    ended: float | None = None
+    step: int = 0
+    code: int = 0
+    verdict: str = ""
+    reason: str = ""
+
+    def device_hours(self, now: float) -> float:
+        """Hours of all its devices, up to now while it runs."""
+        return max((self.ended or now) - self.started, 0.0) * self.devices / HOUR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """The jobs that were queued for a run, oldest first, and its attempts."""
+
+    job_ids: tuple[str, ...]
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def last(self) -> Attempt | None:
+        return self.attempts[-1] if self.attempts else None
+
+    def device_hours(self, now: float) -> float:
+        """What all attempts have used, as this run counts."""
+        return sum(attempt.device_hours(now) for attempt in self.attempts)
+
+
+def read_ledger(run_folder: Path) -> Ledger:
+    """The history of a run; empty when it was never queued."""
+    job_ids: list[str] = []
+    attempts: dict[int, Attempt] = {}
+    for event in _events(run_folder / EVENTS):
+        if event["event"] == "queued" and event["job_id"] not in job_ids:
+            job_ids.append(event["job_id"])
+        elif event["event"] == "attempt":
+            attempts[event["attempt"]] = _begun(event)
+        elif event["event"] == "attempt_end" and event["attempt"] in attempts:
+            attempts[event["attempt"]] = _ended(attempts[event["attempt"]], event)
+    ordered = tuple(attempts[number] for number in sorted(attempts))
+    return Ledger(job_ids=tuple(job_ids), attempts=ordered)
+
+
+def note(run_folder: Path, kind: str, **fields: Any) -> None:
+    """Append one event of the queue: queued, attempt, attempt_end."""
+    log = EventLog(run_folder)
+    log.event(kind, **fields)
+    log.close()
+
+
+def committed_step(run_folder: Path) -> int:
+    """The newest step that is safe on disk; 0 when none is."""
+    return max(committed_steps(run_folder / "checkpoints"), default=0)
+
+
+def _events(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # cut short by a crash
+        if isinstance(row, dict) and "event" in row:
+            yield row
+
+
+def _begun(event: dict[str, Any]) -> Attempt:
+    return Attempt(
+        number=event["attempt"],
+        job_id=event["job_id"],
+        nodes=event["nodes"],
+        devices=event["devices"],
+        restart=event["restart"],
+        started=event["unix_seconds"],
+    )
+
+
+def _ended(attempt: Attempt, event: dict[str, Any]) -> Attempt:
+    return Attempt(
+        number=attempt.number,
+        job_id=attempt.job_id,
+        nodes=attempt.nodes,
+        devices=attempt.devices,
+        restart=attempt.restart,
+        started=attempt.started,
+        ended=event["ended"],
+        step=event["step"],
+        code=event["code"],
+        verdict=event["verdict"],
+        reason=event["reason"],
+    )

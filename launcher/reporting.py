@@ -1,0 +1,61 @@
+"""`rlplan report`: what a run took against what its plan promised."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+
+from launcher.planning import echo_json, json_option
+from launcher.queueing import run_argument
+
+
+@click.command()
+@run_argument
+@json_option
+def report(name: str, as_json: bool) -> None:
+    """Hold a run against its plan: attempts, phases, device hours.
+
+    \b
+    Example:
+      rlplan report grpo-math-7b
+    """
+    from launcher.standing import attempt_text, find_run, hours_text, standing
+
+    here = standing(find_run(name), time.time())
+    rows = phase_rows(here.folder, {phase.name: phase.seconds for phase in here.plan.phases})
+    lost = sum(one.device_hours(time.time()) for one in here.ledger.attempts if one.code)
+    if as_json:
+        data: dict[str, Any] = {"phases": rows, "hours_of_failed_attempts": lost}
+        from launcher.standing import standing_data
+
+        echo_json({**standing_data(here), **data})
+        return
+    click.echo(f"{here.folder.name} · {here.state} · {here.step}/{here.plan.job.steps} steps")
+    click.echo(f"used      {hours_text(here)}; {lost:.3g} in attempts that failed")
+    for attempt in here.ledger.attempts:
+        click.echo(f"attempt   {attempt_text(attempt)}")
+    if rows:
+        click.echo(f"\n{'phase':<14} {'planned s':>10} {'median s':>10} {'ratio':>7}")
+    for row in rows:
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+        click.echo(f"{row['phase']:<14} {row['planned']:>10.3g} {row['median']:>10.3g} {ratio:>7}")
+
+
+def phase_rows(folder: Path, planned: dict[str, float]) -> list[dict[str, Any]]:
+    """Planned and median seconds of each phase and of the whole step; empty before step 1."""
+    from runtime.metrics import METRICS, read_metrics
+
+    records = read_metrics(folder / METRICS) if (folder / METRICS).exists() else []
+    rows = []
+    for name, seconds in {**planned, "step": sum(planned.values())}.items():
+        key = f"timing_s/{name}"
+        measured = [record.metrics[key] for record in records if key in record.metrics]
+        if measured:
+            middle = median(measured)
+            ratio = middle / seconds if seconds else None
+            rows.append({"phase": name, "planned": seconds, "median": middle, "ratio": ratio})
+    return rows

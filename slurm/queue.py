@@ -1,0 +1,140 @@
+"""What the queue knows of jobs: squeue for those that live, sacct for those that are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from slurm.commands import Refused, call, patiently
+
+# States in which a job still has work before it (squeue manual, JOB STATE CODES).
+LIVE = frozenset(
+    {
+        "PENDING",
+        "CONFIGURING",
+        "RUNNING",
+        "COMPLETING",
+        "SUSPENDED",
+        "REQUEUED",
+        "REQUEUE_HOLD",
+        "REQUEUE_FED",
+        "RESIZING",
+        "SIGNALING",
+        "STAGE_OUT",
+        "STOPPED",
+    }
+)
+# States of a node that can run a job now or once another ends (sinfo manual, NODE STATE CODES).
+USABLE = frozenset({"idle", "alloc", "mix", "comp", "resv", "plnd"})
+SQUEUE = "%i|%T|%r|%N|%S|%e|%M|%l"
+SACCT = "JobID,State,Reason,NodeList,Start,End,Elapsed,Timelimit"
+# What squeue says of an id it has forgotten; it remembers finished jobs for MinJobAge, 300 s.
+FORGOTTEN = "Invalid job id"
+# And what sacct says where nothing is accounted.
+NO_ACCOUNTING = "accounting storage is disabled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedJob:
+    """A job as Slurm sees it; times as Slurm writes them, '' where it knows none.
+
+    `source` is the program that knew: squeue or sacct.
+    """
+
+    job_id: str
+    state: str
+    reason: str
+    nodes: str
+    start: str
+    end: str
+    elapsed: str
+    limit: str
+    source: str
+
+    @property
+    def live(self) -> bool:
+        return self.state in LIVE
+
+
+def look(job_ids: Iterable[str]) -> dict[str, QueuedJob]:
+    """What Slurm knows of these jobs, by id; an id that nobody knows any more is left out.
+
+    Unreachable when the controller does not answer.
+    """
+    wanted = sorted(set(job_ids))
+    found = {job.job_id: job for job in _squeue(wanted)}
+    gone = [one for one in wanted if one not in found]
+    return {**{job.job_id: job for job in _sacct(gone)}, **found}
+
+
+def is_live(job_id: str) -> bool:
+    """Whether a job waits or runs."""
+    job = look([job_id]).get(job_id)
+    return job is not None and job.live
+
+
+def usable_nodes(partition: str) -> set[str]:
+    """The names of a partition's nodes that are up, whether free or not."""
+    command = ("sinfo", "--noheader", "--Node", "--format=%N|%t")
+    chosen = (*command, f"--partition={partition}") if partition else command
+    rows = (line.split("|") for line in call(*chosen).splitlines())
+    return {name for name, state in rows if state.rstrip("*~#$@+^-") in USABLE and "*" not in state}
+
+
+def with_comment(comment: str) -> str:
+    """The id of the live job with this comment, '' when there is none."""
+    for line in call("squeue", "--me", "--noheader", "--format=%i|%k").splitlines():
+        job_id, _, said = line.partition("|")
+        if said.strip() == comment:
+            return job_id.strip()
+    return ""
+
+
+def _squeue(job_ids: list[str]) -> list[QueuedJob]:
+    if not job_ids:
+        return []
+    command = ("squeue", "-h", "-t", "all", f"--format={SQUEUE}", "-j", ",".join(job_ids))
+    try:
+        text = patiently(lambda: call(*command))
+    except Refused as error:
+        if FORGOTTEN in str(error):
+            return []
+        raise
+    rows = [line.split("|") for line in text.splitlines()]
+    return [_job(row[:8], source="squeue") for row in rows if len(row) >= 8]
+
+
+def _sacct(job_ids: list[str]) -> list[QueuedJob]:
+    if not job_ids:
+        return []
+    command = ("sacct", "-n", "-P", "-X", f"--format={SACCT}", "-j", ",".join(job_ids))
+    try:
+        text = call(*command)
+    except Refused as error:
+        if NO_ACCOUNTING in str(error):
+            return []
+        raise
+    rows = [line.split("|") for line in text.splitlines()]
+    return [_job(row, source="sacct") for row in rows if len(row) == 8]
+
+
+def _job(row: list[str], source: str) -> QueuedJob:
+    # sacct adds by whom: 'CANCELLED by 1000'.
+    job_id, state, *rest = (_known(word) for word in row)
+    reason, nodes, start, end, elapsed, limit = rest
+    return QueuedJob(
+        job_id=job_id,
+        state=state.split()[0] if state else "",
+        reason=reason,
+        nodes=nodes,
+        start=start,
+        end=end,
+        elapsed=elapsed,
+        limit=limit,
+        source=source,
+    )
+
+
+def _known(word: str) -> str:
+    text = word.strip()
+    return "" if text in {"None", "Unknown", "N/A", "None assigned", "(null)"} else text
