@@ -18,6 +18,8 @@ from runtime.prometheus import PrometheusFile
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 TENSORBOARD = "tensorboard"
+SAMPLES = "samples.jsonl"
+RANKS = "ranks.json"
 
 
 class MetricsWriter:
@@ -29,8 +31,13 @@ class MetricsWriter:
 
     def __init__(self, run_folder: Path, *, after_step: int = 0) -> None:
         self._path = run_folder / METRICS
-        drop_later_lines(self._path, after_step)
+        self._samples_path = run_folder / SAMPLES
+        self._ranks_path = run_folder / RANKS
+        for path in (self._path, self._samples_path):
+            drop_later_lines(path, after_step)
         self._file = open_lines(self._path)
+        self._samples = open_lines(self._samples_path)
+        self._newest: StepRecord | None = None
         self._board = _Board(run_folder / TENSORBOARD, after_step)
         self._prometheus = PrometheusFile(run_folder)
 
@@ -40,21 +47,34 @@ class MetricsWriter:
         self._file.write(json.dumps({"step": record.step, **finite}) + "\n")
         self._board.scalars(record.step, record.metrics)
         self._prometheus.step(record)
+        self._newest = record
 
     def samples(self, step: int, texts: Iterable[str]) -> None:
-        """A few prompts with their responses, for the eye; TensorBoard only."""
+        """A few prompts with their responses, for the eye: samples.jsonl and TensorBoard."""
         for place, text in enumerate(texts):
+            self._samples.write(json.dumps({"step": step, "text": text}) + "\n")
             self._board.text(step, f"sample/{place}", text)
 
     def sync(self) -> None:
         """Return when all lines are on the disk; to be called before a checkpoint of their step."""
         self._board.flush()
         sync(self._path)
+        self._write_ranks()
 
     def close(self) -> None:
+        self._write_ranks()
         self._file.close()
+        self._samples.close()
         self._board.close()
         self._prometheus.close()
+
+
+    def _write_ranks(self) -> None:
+        """Seconds of each phase on every rank in the newest step, as of the last checkpoint."""
+        if self._newest and self._newest.ranks:
+            write_json(
+                self._ranks_path, {"step": self._newest.step, "ranks": list(self._newest.ranks)}
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

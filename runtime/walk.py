@@ -53,7 +53,7 @@ def walk(
         seconds["step"] = time.perf_counter() - begin
         everyones = control.gather(seconds, what=f"times of step {step}")
         slowest = {f"timing_s/{name}": max(one[name] for one in everyones) for name in seconds}
-        yield StepRecord(step=step, metrics=metrics | slowest)
+        yield StepRecord(step=step, metrics=metrics | slowest, ranks=tuple(everyones))
 
 
 def _walked(plan: Plan, work: Work) -> Iterator[PhasePlan]:

@@ -125,3 +125,24 @@ def test_the_summary_names_what_it_was_made_with(tmp_path):
     assert data["accuracy_after"] == 0.9
     assert data["versions"] == {"torch": "2.13.0"}
     assert sorted(data) == sorted(Summary.__dataclass_fields__)
+
+
+def test_samples_and_the_times_of_every_rank_can_be_read_after_a_run(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    times = ({"gen": 0.25}, {"gen": 0.5})
+    writer.step(StepRecord(step=3, metrics={"reward/mean": 1.0}, ranks=times))
+    writer.samples(3, ["1+2=3", "2+2=5"])
+    writer.close()
+    rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert rows == [{"step": 3, "text": "1+2=3"}, {"step": 3, "text": "2+2=5"}]
+    assert json.loads((tmp_path / "ranks.json").read_text()) == {"step": 3, "ranks": list(times)}
+
+
+def test_samples_of_steps_that_are_done_again_are_dropped(tmp_path):
+    for after, text in ((0, "first"), (1, "again")):
+        writer = MetricsWriter(tmp_path, after_step=after)
+        for step in (1, 2) if not after else (2,):
+            writer.samples(step, [text])
+        writer.close()
+    rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert rows == [{"step": 1, "text": "first"}, {"step": 2, "text": "again"}]
