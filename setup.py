@@ -17,7 +17,7 @@ PACKAGES = [
     "launcher",
 ]
 DATA = {
-    "plans": ["hardware/*.yaml", "prices/*.yaml"],
+    "plans": ["*.yaml", "hardware/*.yaml", "prices/*.yaml"],
     "plans.times": ["*.yaml", "calibration/*.yaml", "calibration/*.csv"],
     "benchmarks": ["*.yaml", "data/*"],
     "slurm": ["templates/*.j2"],

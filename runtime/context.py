@@ -20,6 +20,7 @@ class RankContext:
 
     `base` is the folder that paths of the job file are relative to. `device` is how torch
     names this rank's device: 'cpu' or 'cuda:3'. `local_rank` counts the ranks of a host.
+    `skip` names checks of the preflight that are left out.
     """
 
     plan: Plan
@@ -36,6 +37,7 @@ class RankContext:
     resume: bool = False
     rehearse: bool = False
     until: int | None = None
+    skip: frozenset[str] = frozenset()
 
     @property
     def rank(self) -> int:

@@ -28,3 +28,35 @@ class RewardMistake(RunMistake):
     """The reward rule cannot be loaded, or failed on a response."""
 
     code = ExitCode.REWARD
+
+
+class MaskMistake(RunMistake):
+    """The variables that hide devices contradict each other, or leave too few."""
+
+    code = ExitCode.MASKS
+
+
+class BrokenSoftware(RunMistake):
+    """A library does not load on this node."""
+
+    code = ExitCode.VERSIONS
+
+
+class UnfitHost(RunMistake):
+    """A host lacks what the plan needs; `code` is that of the first check that failed."""
+
+    def __init__(self, message: str, code: ExitCode) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class SharedDevice(RunMistake):
+    """Two ranks of a host use one device."""
+
+    code = ExitCode.DEVICES
+
+
+class SlowLink(RunMistake):
+    """Ranks cannot reach each other in time, or far below the rate of their link."""
+
+    code = ExitCode.LINK

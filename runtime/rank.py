@@ -1,7 +1,7 @@
 """One rank: agree with the others on the plan, then work, then say how it ended.
 
     python -m runtime.rank [--base DIR] [--attempt N] [--rehearse] [--resume] [--until STEP]
-                           [--ends UNIX_SECONDS] RUN_FOLDER
+                           [--ends UNIX_SECONDS] [--skip-check NAME]... RUN_FOLDER
 
 Started once a device by mpirun or srun. Nothing heavy is imported before all ranks have
 agreed on the plan and on their number. Whatever goes wrong leaves a verdict and ends all
@@ -24,6 +24,7 @@ from plans.hardware import read_hardware
 from plans.plan import Plan, read_plan
 from plans.platform import device_mask
 from plans.record import Verdict
+from plans.source import UserError
 from runtime import environment
 from runtime.agreement import agree
 from runtime.context import RankContext, attempt_path, attempts, make_attempt
@@ -31,7 +32,10 @@ from runtime.control import Control, SingleControl
 from runtime.environment import Place
 from runtime.files import write_file
 from runtime.heartbeat import Beat, Recorder, read_beats
-from runtime.mistakes import MissingInput
+from runtime.loading import explained
+from runtime.mistakes import MaskMistake, MissingInput
+from runtime.preflight import CHECK_NAMES
+from runtime.preflight_ranks import check_hosts
 from runtime.stopping import Stops
 from runtime.verdict import overdue_verdict, save_verdict, speak_verdict, verdict_of
 
@@ -54,6 +58,7 @@ class Options:
     resume: bool
     until: int | None
     ends: float = math.inf
+    skip: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -155,6 +160,7 @@ def start(options: Options, ending: Ending) -> RankContext:
         resume=options.resume,
         rehearse=options.rehearse,
         until=options.until,
+        skip=options.skip,
     )
 
 
@@ -164,8 +170,11 @@ def work(context: RankContext) -> bool:
         from runtime.rehearsal import rehearse
 
         return rehearse(context)
-    from runtime.run import run
-
+    warnings = check_hosts(context)
+    if context.rank == 0 and warnings:
+        print("preflight:", *warnings, sep="\n  ", file=sys.stderr)
+    with explained():
+        from runtime.run import run
     return run(context)
 
 
@@ -232,7 +241,10 @@ def choose_device(plan: Plan, local_rank: int) -> str:
     platform = read_hardware(plan.hardware).platform
     if platform == "cpu":
         return "cpu"
-    mask = device_mask(environment.current(), platform, local_rank)
+    try:
+        mask = device_mask(environment.current(), platform, local_rank)
+    except UserError as error:
+        raise MaskMistake(str(error)) from error
     environment.change(mask.values, mask.removed)
     return f"cuda:{mask.index}"
 
@@ -250,6 +262,13 @@ def options_of(arguments: Sequence[str] | None) -> Options:
     parser.add_argument(
         "--ends", type=float, default=math.inf, help="when the queue ends the job, unix seconds"
     )
+    parser.add_argument(
+        "--skip-check",
+        action="append",
+        default=[],
+        choices=CHECK_NAMES,
+        help="leave a check of the preflight out",
+    )
     given = parser.parse_args(arguments)
     folder = given.run.parent if given.run.name == "plan.json" else given.run
     return Options(
@@ -260,6 +279,7 @@ def options_of(arguments: Sequence[str] | None) -> Options:
         resume=given.resume,
         until=given.until,
         ends=given.ends,
+        skip=frozenset(given.skip_check),
     )
 
 

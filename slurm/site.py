@@ -207,6 +207,8 @@ def find_site(folder: Path) -> SiteSpec | None:
 def site_text(site: SiteSpec) -> str:
     """The text of a `cluster.yaml`; reading it gives the same site again."""
     data = {"format": site.format, **site.model_dump(mode="json", exclude_defaults=True)}
+    if site.ours == OursSpec():
+        data.pop("ours", None)
     text = yaml.safe_dump(data, sort_keys=False, width=100, allow_unicode=True)
     return HEADER + text + ("" if "ours" in data else OURS_EXAMPLE)
 

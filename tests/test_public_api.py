@@ -39,6 +39,7 @@ COMMANDS = {
     "render": {"job", "--output", "--mpi", "--python", "--json"},
     "bench": set(),
     "import": set(),
+    "doctor": {"--job", "--quick", "--json"},
     "submit": {
         "job",
         "--with",

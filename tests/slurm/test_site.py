@@ -33,6 +33,12 @@ def test_a_site_is_read_again_as_it_was_written(answers, tmp_path):
     assert find_site(tmp_path / "elsewhere") is None
 
 
+def test_a_new_file_shows_how_people_may_add_to_it():
+    text = site_text(read_answers(RECORDED))
+    assert "\n# ours:\n" in text
+    assert "\nours:" not in text
+
+
 def test_the_recorded_cluster_is_four_nodes_of_eight_gpus():
     site = read_answers(RECORDED)
     assert (site.name, site.slurm, site.accounting, site.enforced) == ("lab", "22.05.8", True, ())

@@ -1,0 +1,101 @@
+"""`rlplan doctor`: what is wrong with a machine, a cluster, an environment or a container."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from launcher.planning import json_option
+from plans.record import ExitCode
+
+if TYPE_CHECKING:
+    from runtime.preflight import Finding
+
+JOB_TEXT = "A job file, or a plan.json: check what this plan needs."
+job_option = click.option("--job", type=click.Path(path_type=Path), help=JOB_TEXT)
+
+
+@click.group(invoke_without_command=True)
+@job_option
+@click.option("--quick", is_flag=True, help="Leave out what takes seconds: loading the engines.")
+@json_option
+@click.pass_context
+def doctor(context: click.Context, job: Path | None, quick: bool, as_json: bool) -> int:
+    """Say what is wrong with this machine, and what to do about it.
+
+    Checks one node as a rank would in the job: devices and the variables that hide them,
+    driver and versions, shared and locked memory, disk, model and data; then loads the
+    engines and starts two ranks.
+
+    \b
+    Examples:
+      rlplan doctor
+      rlplan doctor --job job.yaml
+      rlplan doctor cluster --probe
+      rlplan doctor env job.sbatch
+    """
+    if context.invoked_subcommand:
+        return ExitCode.OK
+    from launcher.doctor_node import examine
+
+    return conclude(examine(job, quick=quick), as_json)
+
+
+@doctor.command()
+@click.option("--probe", is_flag=True, help="Ask the cluster, and write its cluster.yaml.")
+@click.option(
+    "--file",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("cluster.yaml"),
+    show_default=True,
+    help="The site file.",
+)
+@json_option
+def cluster(probe: bool, path: Path, as_json: bool) -> int:
+    """Show what a cluster offers and allows; --probe asks Slurm and writes it down.
+
+    What people wrote into the file (`ours`, `walltime_by_nodes`) is kept.
+
+    \b
+    Examples:
+      rlplan doctor cluster --probe
+      rlplan doctor cluster --json
+    """
+    from launcher.doctor_cluster import probed, site_lines, written
+    from slurm.site import read_site
+
+    if probe:
+        site = written(path, probed(path))
+        click.echo(f"wrote {path}", err=True)
+    else:
+        site = read_site(path)
+    if as_json:
+        echo_json(site.model_dump(mode="json"))
+    else:
+        click.echo("\n".join(site_lines(site)))
+    return ExitCode.OK
+
+
+def conclude(findings: Sequence[Finding], as_json: bool) -> int:
+    """Show findings; exit code 1 when one is a failure."""
+    from runtime.preflight import failures
+
+    if as_json:
+        echo_json([asdict(finding) for finding in findings])
+    else:
+        click.echo("\n".join(lines(findings)))
+    return ExitCode.FINDING if failures(findings) else ExitCode.OK
+
+
+def lines(findings: Iterable[Finding]) -> Iterable[str]:
+    return (str(finding) for finding in findings)
+
+
+def echo_json(data: Any) -> None:
+    click.echo(json.dumps(data, indent=1, sort_keys=True))
