@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from plans.record import ExitCode
+from runtime import environment
 from runtime.affinity import affinity_of, bind
 from runtime.context import RankContext
+from runtime.fabric import network_settings
 from runtime.host import AMD, Gpu, read_gpus, read_nics
 from runtime.mistakes import UnfitHost
 from runtime.preflight_ranks import check_own_devices
@@ -18,12 +20,16 @@ from runtime.preflight_ranks import check_own_devices
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seating:
-    """Where a rank's device is and what it was bound to; `reason` says why it was not."""
+    """Where a rank's device is and what it was bound to; `reason` says why it was not.
+
+    `network`: the variables that the host's network asked for, and nobody had set.
+    """
 
     address: str = ""
     numa: int | None = None
     cores: int = 0
     nic: str | None = None
+    network: Mapping[str, str] = field(default_factory=dict)
     reason: str = "ranks on a CPU take any core"
 
 
@@ -45,7 +51,12 @@ def take_device(context: RankContext) -> Seating:
         )
     identity = str(torch.cuda.get_device_properties(index).uuid)
     check_own_devices(context, identity)
-    return stay_near(identity) if "affinity" not in context.skip else Seating(reason="skipped")
+    seating = Seating(reason="skipped") if "affinity" in context.skip else stay_near(identity)
+    if context.local_size == context.control.size:
+        return seating
+    network = network_settings(environment.current())
+    environment.change(network)
+    return replace(seating, network=network)
 
 
 def stay_near(identity: str) -> Seating:

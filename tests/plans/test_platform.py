@@ -34,10 +34,11 @@ def test_what_the_user_has_set_in_vain_is_known():
     assert PLATFORM.overruled({"MUST": "ours"}) == ()
 
 
-@pytest.mark.parametrize("platform", PLATFORMS.values(), ids=lambda platform: platform.name)
-def test_every_variable_has_a_reason_and_a_source_and_stands_once(platform):
-    everything = platform.on_one_host().variables
+@pytest.mark.parametrize("hardware", known_hardware())
+def test_every_variable_has_a_reason_a_source_and_a_probe_and_stands_once(hardware):
+    everything = platform_of(read_hardware(hardware)).on_one_host().variables
     assert all(one.name.isupper() and one.value and one.reason and one.source for one in everything)
+    assert [one.name for one in everything if not one.probe] == []
     names = [one.name for one in everything]
     assert len(names) == len(set(names))
 
@@ -53,6 +54,13 @@ def test_every_hardware_belongs_to_a_platform():
     for name in known_hardware():
         hardware = read_hardware(name)
         assert platform_of(hardware).name == hardware.platform
+
+
+def test_the_generations_of_amd_differ_where_their_kernels_do():
+    old, new = (platform_of(read_hardware(name)) for name in ("mi250x-gcd", "mi325x"))
+    assert old.environment({"VLLM_ROCM_USE_AITER": "1"})["VLLM_ROCM_USE_AITER"] == "0"
+    assert new.environment({})["VLLM_ROCM_USE_AITER"] == "1"
+    assert "GPU_MAX_HW_QUEUES" not in old.environment({})
 
 
 def test_the_engine_shares_the_process_on_every_platform():
