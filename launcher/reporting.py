@@ -9,22 +9,33 @@ from typing import Any
 
 import click
 
-from launcher.planning import echo_json, json_option
+from launcher.planning import echo_json, json_option, write
 from launcher.queueing import run_argument
 
 
 @click.command()
 @run_argument
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page.")
 @json_option
-def report(name: str, as_json: bool) -> None:
+def report(name: str, html: Path | None, as_json: bool) -> None:
     """Hold a run against its plan: attempts, phases, device hours.
 
+    --html writes one self-contained page: curves, a step on every rank, promised and measured
+    seconds, memory, samples.
+
     \b
-    Example:
+    Examples:
       rlplan report grpo-math-7b
+      rlplan report grpo-math-7b --html report.html
     """
     from launcher.standing import attempt_text, find_run, hours_text, standing
 
+    if html:
+        from launcher.history import read_history
+        from plans.reports.run_page import run_page
+
+        write(html, run_page(read_history(find_run(name))))
+        return
     here = standing(find_run(name), time.time())
     rows = phase_rows(here.folder, {phase.name: phase.seconds for phase in here.plan.phases})
     lost = sum(one.device_hours(time.time()) for one in here.ledger.attempts if one.code)

@@ -32,10 +32,10 @@ NAMES = {
     "run",
 }
 COMMANDS = {
-    "plan": {"job", "--output", "--json"},
-    "estimate": {"job", "--detail", "--html", "--price", "--measured", "--json"},
+    "plan": {"job", "--output", "--fix", "--compare", "--json"},
+    "estimate": {"job", "--detail", "--html", "--fix", "--price", "--measured", "--json"},
     "diff": {"one", "other", "--json"},
-    "explain": {"job", "--why-not", "--json"},
+    "explain": {"job", "--why-not", "--fix", "--json"},
     "render": {"job", "--output", "--mpi", "--python", "--json"},
     "bench": set(),
     "import": set(),
@@ -60,7 +60,7 @@ COMMANDS = {
     "attach": {"name", "--rank", "command"},
     "cancel": {"name", "--after-step"},
     "requeue": {"name"},
-    "report": {"name", "--json"},
+    "report": {"name", "--html", "--json"},
     "run": {"job", "--resume", "--overwrite", "--rehearse", "--until", "--json"},
 }
 

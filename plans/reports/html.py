@@ -18,6 +18,7 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
   max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.3rem; } h2 { font-size: 1.05rem; margin: 2.2rem 0 .6rem; }
+h3 { font-size: .95rem; font-weight: 600; margin: 1rem 0 .2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; }
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); }
@@ -32,6 +33,7 @@ svg { width: 100%; height: auto; font: 12px system-ui, sans-serif; fill: var(--i
 .limit-name { fill: var(--limit); }
 .c0 { fill: var(--c0); } .c1 { fill: var(--c1); } .c2 { fill: var(--c2); } .c3 { fill: var(--c3); }
 .c4 { fill: var(--c4); } .c5 { fill: var(--c5); } .c6 { fill: var(--c6); } .c7 { fill: var(--c7); }
+.curve { fill: none; stroke-width: 1.8; }
 .c8 { fill: var(--c8); } .c9 { fill: var(--c9); }
 """
 
