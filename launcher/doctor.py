@@ -82,6 +82,22 @@ def cluster(probe: bool, path: Path, as_json: bool) -> int:
     return ExitCode.OK
 
 
+@doctor.command()
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@json_option
+def env(file: Path, as_json: bool) -> int:
+    """Judge the variables of a script or of `env`: dead, debug only, of one site, dangerous.
+
+    \b
+    Examples:
+      rlplan doctor env old-job.sbatch
+      env | rlplan doctor env -
+    """
+    from launcher.doctor_env import lint
+
+    return conclude(lint(file), as_json)
+
+
 def conclude(findings: Sequence[Finding], as_json: bool) -> int:
     """Show findings; exit code 1 when one is a failure."""
     from runtime.preflight import failures
