@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from launcher.asking import answers, fix_option, fixes, price_option, pricing
 from launcher.planning import columns, echo_json, json_option, write
 from plans.source import UserError
-
-if TYPE_CHECKING:
-    from plans.estimate import Estimate
 
 
 @click.command()
 @click.argument("job", required=False, type=click.Path(path_type=Path))
-@click.option("--detail", is_flag=True, help="Every phase, every kind of byte, every option.")
+@click.option("--detail", is_flag=True, help="Every phase and kind of byte; what-ifs.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page.")
-@click.option("--price", metavar="FILE|DOLLARS", help="Of a device hour; default: the newest list.")
+@fix_option
+@price_option
 @click.option(
     "--measured",
     metavar="RUN",
@@ -31,6 +28,7 @@ def estimate(
     job: Path | None,
     detail: bool,
     html: Path | None,
+    fixed: tuple[str, ...],
     price: str | None,
     measured: Path | None,
     as_json: bool,
@@ -41,36 +39,44 @@ def estimate(
     Examples:
       rlplan estimate job.yaml
       rlplan estimate job.yaml --detail --price 2.50
+      rlplan estimate job.yaml --fix tp=4,rollout.tp=2
       rlplan estimate job.yaml --html plan.html
       rlplan estimate --measured runs/math-grpo-7b
     """
     if measured:
         _print_measured(measured, as_json)
     elif job:
-        _print_estimate(job, detail, html, price, as_json)
+        _print_estimate(job, detail, html, fixed, price, as_json)
     else:
         raise click.UsageError("give a job file, or --measured runs/NAME")
 
 
 def _print_estimate(
-    job: Path, detail: bool, html: Path | None, price: str | None, as_json: bool
+    job: Path,
+    detail: bool,
+    html: Path | None,
+    fixed: tuple[str, ...],
+    price: str | None,
+    as_json: bool,
 ) -> None:
     """As a page, as JSON, in detail or on one screen."""
     from plans.load import estimate as estimate_file
 
-    found = _priced(estimate_file(job), price)
+    changes, priced = fixes(fixed), pricing(price)
+    found = priced(estimate_file(job, changes))
+    asked = answers(job, found, changes, priced) if detail or html else ()
     if html:
         from plans.reports.page import page
 
-        write(html, page(found))
+        write(html, page(found, asked))
     if as_json:
         from plans.reports.data import estimate_data
 
-        echo_json(estimate_data(found))
+        echo_json(estimate_data(found, asked))
     elif detail:
         from plans.reports.detail import detail_text
 
-        click.echo(detail_text(found, columns()), nl=False)
+        click.echo(detail_text(found, columns(), asked), nl=False)
     elif not html:
         from plans.reports.screen import estimate_text
 
@@ -91,19 +97,3 @@ def _print_measured(folder: Path, as_json: bool) -> None:
         echo_json(measured_data(run))
     else:
         click.echo(measured_text(run, columns()), nl=False)
-
-
-def _priced(found: Estimate, price: str | None) -> Estimate:
-    """The estimate with the price of its hardware, from a list or as the user gave it."""
-    from plans.prices import flat_price, read_prices
-
-    try:
-        dollars = float(price) if price else None
-    except ValueError:
-        dollars = None
-    if dollars is not None:
-        if not 0 <= dollars < 1e6:
-            raise click.BadParameter(f"{price} is not a price", param_hint="--price")
-        return replace(found, price=flat_price(dollars), priced="as given")
-    listed = read_prices(Path(price) if price else None)
-    return replace(found, price=listed.prices.get(found.hardware.name), priced=listed.as_of)

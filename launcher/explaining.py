@@ -7,14 +7,16 @@ from pathlib import Path
 
 import click
 
+from launcher.asking import fix_option, fixes
 from launcher.planning import columns, echo_json, job_argument, json_option
 
 
 @click.command()
 @job_argument
 @click.option("--why-not", "wanted", metavar="AXIS=N,...", help="Only layouts such as tp=8,pp=1.")
+@fix_option
 @json_option
-def explain(job: Path, wanted: str | None, as_json: bool) -> None:
+def explain(job: Path, wanted: str | None, fixed: tuple[str, ...], as_json: bool) -> None:
     """Say why the plan is what it is: the other layouts, and what they lose or break.
 
     \b
@@ -24,7 +26,7 @@ def explain(job: Path, wanted: str | None, as_json: bool) -> None:
     from plans.load import estimate as estimate_file
 
     degrees = _degrees(wanted)
-    found = estimate_file(job)
+    found = estimate_file(job, fixes(fixed))
     if as_json:
         from plans.reports.data import estimate_data
 

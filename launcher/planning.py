@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from launcher.asking import fix_option, fixes, pricing, tracked
 from plans.source import UserError
 
 if TYPE_CHECKING:
     from plans.plan import Plan
+    from plans.variant import Change
 
 job_argument = click.argument("job", type=click.Path(path_type=Path))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -25,21 +27,39 @@ output_option = click.option(
 @click.command()
 @job_argument
 @output_option
+@fix_option
+@click.option(
+    "--compare",
+    "others",
+    metavar="JOB|KEY=VALUE,...",
+    multiple=True,
+    help="Beside the plan of another job file, or of this one with keys settled.",
+)
 @json_option
-def plan(job: Path, output: Path | None, as_json: bool) -> None:
+def plan(
+    job: Path,
+    output: Path | None,
+    fixed: tuple[str, ...],
+    others: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Plan the run of a job file.
 
     Prints what the plan decides; -o writes plan.json, --json prints it.
 
     \b
-    Example:
+    Examples:
       rlplan plan job.yaml -o plan.json
+      rlplan plan job.yaml --compare tp=4 --compare nodes=8 --compare other.yaml
     """
     from plans.load import estimate as estimate_file
     from plans.plan import dumps
     from plans.reports.screen import plan_text
 
-    found = estimate_file(job)
+    if others:
+        _compare(job, fixes(fixed), others, as_json)
+        return
+    found = estimate_file(job, fixes(fixed))
     if output:
         write(output, dumps(found.plan))
     elif as_json:
@@ -83,6 +103,26 @@ def render(job: Path, output: Path | None, python: str, mpi: str, as_json: bool)
         echo_json({"plan": chosen.digest, "plan_file": str(place), "script": text})
     else:
         click.echo(text, nl=False)
+
+
+def _compare(
+    job: Path, changes: tuple[Change, ...], others: tuple[str, ...], as_json: bool
+) -> None:
+    """Print the plan of a job beside those of others, at the prices of the newest list."""
+    from plans.load import estimate as estimate_file
+    from plans.reports.compare import compare_data, compare_text
+
+    priced = pricing(None)
+    found = [(job.stem, priced(estimate_file(job, changes)))]
+    for other in tracked(others, "plans"):
+        if "=" in other:
+            found.append((other, priced(estimate_file(job, (*changes, *fixes([other]))))))
+        else:
+            found.append((Path(other).stem, priced(estimate_file(other))))
+    if as_json:
+        echo_json(compare_data(found))
+    else:
+        click.echo(compare_text(found, columns()), nl=False)
 
 
 def _leave_plan(chosen: Plan) -> Path:

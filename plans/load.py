@@ -17,23 +17,40 @@ from plans.runnable import check_runnable
 from plans.search import Search, search
 from plans.source import Location, SpecError, UserError, read_json, read_yaml
 from plans.spec import JobSpec, parse
+from plans.variant import Change, changed
 
 Result = TypeVar("Result")
+Changes = tuple[Change, ...]
 # What Hugging Face calls a model with one score a sequence.
 SCORES = "ForSequenceClassification"
 
 
-def make_plan(path: str | Path) -> Plan:
+def make_plan(path: str | Path, changes: Changes = ()) -> Plan:
     """The plan of the job file at `path`; UserError with file and line when there is none.
 
-    PlanError also for what can be estimated but not run here (see plans.runnable).
+    PlanError also for what can be estimated but not run here (see plans.runnable). `changes`
+    are made to the job before it is planned.
     """
-    return _located(path, lambda job, base: search_job(job, base, to_run=True).plan())
+    return _located(path, lambda job, base: search_job(job, base, to_run=True).plan(), changes)
 
 
-def estimate(path: str | Path) -> Estimate:
+def estimate(path: str | Path, changes: Changes = ()) -> Estimate:
     """What the job file at `path` will take; UserError with file and line as above."""
-    return _located(path, lambda job, base: estimate_of(search_job(job, base)))
+    return _located(path, lambda job, base: estimate_of(search_job(job, base)), changes)
+
+
+def asking(path: str | Path) -> Callable[[Changes], Estimate]:
+    """What estimates the job file at `path` with changes; the file is read once.
+
+    UserError without the place in the file, which a change has not.
+    """
+    document = read_yaml(Path(path))
+
+    def ask(changes: Changes) -> Estimate:
+        job = parse(changed(document, changes))
+        return estimate_of(search_job(job, document.path.parent))
+
+    return ask
 
 
 def check_inputs(path: str | Path) -> None:
@@ -94,10 +111,14 @@ def _model_folder(folder: Path, at: Location) -> Path:
     return folder
 
 
-def _located(path: str | Path, work: Callable[[JobSpec, Path], Result]) -> Result:
+def _located(
+    path: str | Path, work: Callable[[JobSpec, Path], Result], changes: Changes = ()
+) -> Result:
     document = read_yaml(Path(path))
-    job = parse(document)
     try:
+        job = parse(changed(document, changes))
         return work(job, document.path.parent)
     except UserError as error:
-        raise document.locate(error) from None
+        told = document.locate(error)
+        given = ", ".join(map(str, changes))
+        raise (type(told)(f"{told} (with {given})") if given else told) from None

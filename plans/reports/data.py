@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
 
 from plans.estimate import Estimate, Interval, MemoryEstimate, PhaseEstimate
+from plans.reports.compare import answers_data
 from plans.reports.facts import assumptions, levers_of
+from plans.whatif import Answer
 
 FORMAT = 1
 
 
-def estimate_data(estimate: Estimate) -> dict[str, Any]:
-    """Seconds, bytes and totals with their intervals; seconds and bytes are plain numbers."""
+def estimate_data(estimate: Estimate, answers: Sequence[Answer] = ()) -> dict[str, Any]:
+    """Seconds, bytes and totals with their intervals; what-ifs when they were asked."""
     plan, found = estimate.plan, estimate.search
     return {
         "format": FORMAT,
@@ -43,6 +46,7 @@ def estimate_data(estimate: Estimate) -> dict[str, Any]:
         "rejections": [{"what": one.what, "reason": one.reason} for one in found.rejections],
         "levers": levers_of(estimate),
         "assumptions": assumptions(estimate),
+        "what_ifs": answers_data(answers),
     }
 
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from plans.estimate import Estimate
+from plans.reports.compare import answers_text
 from plans.reports.facts import levers_of
 from plans.reports.rows import memory_rows, word
 from plans.reports.screen import header, joined, phases, placements, summary
 from plans.reports.words import COLUMNS, change, number, table
 from plans.units import GIB
+from plans.whatif import Answer
 
 # Layouts that are listed by their loss.
 LAYOUTS_SHOWN = 8
 
 
-def detail_text(estimate: Estimate, width: int = COLUMNS) -> str:
-    """The screen with every phase's parts and bytes, and the next layouts."""
+def detail_text(estimate: Estimate, width: int = COLUMNS, answers: Sequence[Answer] = ()) -> str:
+    """The screen with every phase's parts and bytes, the next layouts, and the what-ifs."""
     blocks = (header, placements, phases, parts, memory, kinds, summary, layouts)
-    return joined(estimate, blocks, width)
+    text = joined(estimate, blocks, width)
+    return f"{text}\n{answers_text(estimate, answers, width)}" if answers else text
 
 
 def parts(estimate: Estimate, width: int = COLUMNS) -> Iterator[str]:

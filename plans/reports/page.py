@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 
 from plans.estimate import Estimate, PhaseEstimate
 from plans.reports.charts import Bar, Chart, Piece, stacked, svg
+from plans.reports.compare import answers_rows
 from plans.reports.facts import (
     DIGEST_SHOWN,
     SLOWER,
@@ -23,21 +24,28 @@ from plans.reports.html import document, facts, section, table
 from plans.reports.rows import memory_rows, phase_rows, placement_rows, word
 from plans.reports.words import change, number
 from plans.units import GIB, bytes_text, seconds_text
+from plans.whatif import Answer
+
+# Of the plan's step: the longest bar among the what-ifs.
+MOST_TIMES = 4
 
 
-def page(estimate: Estimate) -> str:
-    """The whole page."""
+def page(estimate: Estimate, answers: Sequence[Answer] = ()) -> str:
+    """The whole page; what-ifs when they were asked."""
     name = f"{estimate.plan.job.name}: plan {estimate.plan.digest[:DIGEST_SHOWN]}"
     heading = f"<h1>{escape(title(estimate))}</h1>"
-    return document(name, (heading, *facts(origin(estimate)), *_sections(estimate)))
+    return document(name, (heading, *facts(origin(estimate)), *_sections(estimate, answers)))
 
 
-def _sections(estimate: Estimate) -> Iterator[str]:
+def _sections(estimate: Estimate, answers: Sequence[Answer]) -> Iterator[str]:
     yield from section("Placement", table(placement_rows(estimate), ""))
     yield from section("A step", svg(_timeline(estimate)), table(phase_rows(estimate), " nnnnn"))
     rows = memory_rows(estimate.memory)
     yield from section("Memory", svg(_memory(estimate)), table(rows, " " + "n" * len(rows[0])))
     yield from section("In all", *facts(totals(estimate)), *facts(reasons(estimate)))
+    if answers:
+        asked = table(answers_rows(estimate, answers), " nnnn")
+        yield from section("What if", svg(_answers(estimate, answers)), asked)
     yield from section("What the step hangs on", svg(_levers(estimate)))
     yield from section("How sure", *facts(confidence(estimate)))
     notes = "".join(f"<li>{escape(text)}</li>" for text in assumptions(estimate))
@@ -95,3 +103,24 @@ def _levers(estimate: Estimate) -> Chart:
     )
     title = f"Step time when one kind of work is {SLOWER:.0%} slower"
     return Chart(title=title, unit="%", bars=bars, legend=False)
+
+
+def _answers(estimate: Estimate, answers: Sequence[Answer]) -> Chart:
+    """Seconds of a step of each answer, with its interval; the line is the plan.
+
+    What is many times slower stands in the table alone: its bar would hide the others.
+    """
+    step = estimate.step
+    bars = [
+        Bar(
+            label=one.question.text,
+            pieces=(Piece(name="step", start=0.0, length=one.estimate.step.expected),),
+            whisker=(one.estimate.step.low, one.estimate.step.high),
+            text=change(one.estimate.step.expected / step.expected),
+        )
+        for one in answers
+        if one.estimate and one.estimate.step.expected < MOST_TIMES * step.expected
+    ]
+    line = (step.expected, f"the plan, {seconds_text(step.expected)}")
+    title = "Seconds of a step if something were different, with 80 % intervals"
+    return Chart(title=title, unit="s", bars=tuple(bars), line=line, legend=False)

@@ -1,0 +1,82 @@
+"""A job with some of its keys changed: what a user fixes on the command line, and what-ifs.
+
+`tp=4,rollout.tp=2,nodes=8,tokens.response=4096`: keys of the job file, with short names for
+the degrees of the trained actor, for roles and for the cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from plans.source import Document, Location, UserError
+
+ACTOR = ("roles", "actor_train")
+SHORT: dict[str, Location] = {
+    **{
+        axis: (*ACTOR, axis)
+        for axis in ("tp", "pp", "dp", "cp", "ep", "vpp", "micro_samples", "recompute")
+    },
+    "offload": (*ACTOR, "optimizer_offload"),
+    "actor": ACTOR,
+    "actor_train": ACTOR,
+    "rollout": ("roles", "actor_rollout"),
+    "actor_rollout": ("roles", "actor_rollout"),
+    "critic": ("roles", "critic"),
+    "reference": ("roles", "reference"),
+    "concurrency": ("roles", "actor_rollout", "concurrency"),
+    "hardware": ("cluster", "hardware"),
+    "nodes": ("cluster", "nodes"),
+    "ranks": ("cluster", "ranks"),
+}
+FORM = "tp=4,rollout.tp=2,nodes=8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A key of the job file and the value it gets."""
+
+    at: Location
+    value: Any
+
+    def __str__(self) -> str:
+        return f"{'.'.join(map(str, self.at))}={self.value}"
+
+
+def changes_of(text: str) -> tuple[Change, ...]:
+    """The changes in a text such as 'tp=4,nodes=8'; UserError when it is not like that."""
+    return tuple(_change(word.strip()) for word in text.split(",") if word.strip())
+
+
+def changed(document: Document, changes: tuple[Change, ...]) -> Document:
+    """The document with the values of the changes; UserError where a key cannot hold others."""
+    data: Mapping[str, Any] = document.data
+    for change in changes:
+        data = _with(data, change, change.at)
+    return Document(document.path, dict(data), document.lines)
+
+
+def _change(word: str) -> Change:
+    name, sign, text = word.partition("=")
+    first, *rest = name.split(".")
+    if not sign or not first or not text:
+        raise UserError(f"{word!r} is not like {FORM}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    return Change(at=(*SHORT.get(first, (first,)), *rest), value=value)
+
+
+def _with(data: Mapping[str, Any], change: Change, left: Location) -> dict[str, Any]:
+    """A copy in which the key at the end of `left` has the value."""
+    key, rest = str(left[0]), left[1:]
+    if not rest:
+        return {**data, key: change.value}
+    inner = data.get(key)
+    if inner is not None and not isinstance(inner, dict):
+        raise UserError(f"{change}: {key} is {inner!r} here, and has no key {rest[0]!r}")
+    return {**data, key: _with(inner or {}, change, rest)}
