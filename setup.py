@@ -5,6 +5,7 @@ from setuptools import setup
 PACKAGES = [
     "plans",
     "plans.bytes",
+    "plans.costs",
     "plans.migration",
     "plans.reports",
     "plans.search",

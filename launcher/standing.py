@@ -102,7 +102,7 @@ def standing(folder: Path, now: float) -> Standing:
         done=is_done(folder),
         used_hours=ledger.device_hours(now) if accounted is None else accounted,
         used_by="events" if accounted is None else "sacct",
-        planned_hours=chain_of(plan, hardware.band[1]).seconds * plan.world_size / HOUR,
+        planned_hours=chain_of(plan, plan.slowest).seconds * plan.world_size / HOUR,
     )
 
 

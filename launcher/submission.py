@@ -93,7 +93,7 @@ def submit_job(path: Path, wish: Wish, now: float) -> Submitted:
         (folder / HALT).unlink(missing_ok=True)
         starts = start_estimate(script, current())
         excluded = _excluded(folder.parent, plan, site, now)
-        planned = chain_of(plan, hardware.band[1]).jobs
+        planned = chain_of(plan, plan.slowest).jobs
         job_ids = _queue(folder, script, wish, planned if wish.chain else 1, excluded)
     return Submitted(
         folder=folder,

@@ -6,19 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from plans.chain import Chain, chain_of
-from plans.cost import BACKWARD_PASSES, layer_flops
 from plans.dataflow import Role
 from plans.hardware import HardwareSpec
-from plans.memory import LEARNING, SCORING, stage_memory, stages_to_check
+from plans.memory import peak_account
 from plans.plan import PhasePlan, Plan
 from plans.prices import Price
 from plans.search import Search
+from plans.spread import ends_of
 from plans.timeline import PhaseTime, outside_times, step_times
 from plans.units import HOUR, TERA
 from plans.workload import Workload
-
-# Kinds of seconds in the words of a reader.
-KINDS = {"network": "link", "overhead": "launch"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,12 +99,12 @@ class Estimate:
     @property
     def step(self) -> Interval:
         """Seconds of a step."""
-        return interval(self.hardware, self.plan.step_seconds)
+        return interval(self.search.workload, self.plan.step_seconds)
 
     @property
     def run(self) -> Interval:
         """Seconds of the whole run, without the queue."""
-        return interval(self.hardware, self.chain.seconds)
+        return interval(self.search.workload, self.chain.seconds)
 
     @property
     def device_hours(self) -> Interval:
@@ -167,16 +164,16 @@ def estimate_of(found: Search, prices: tuple[Price | None, str] = (None, "")) ->
         plan=plan,
         phases=_phases(workload, plan, plan.phases, steps),
         outside=_phases(workload, plan, plan.outside, outside),
-        memory=tuple(_memory(found, plan, phase.name) for phase in plan.phases),
-        chain=chain_of(plan, workload.hardware.band[1]),
+        memory=tuple(one for phase in plan.phases for one in _memory(found, plan, phase.name)),
+        chain=chain_of(plan, plan.slowest),
         price=price,
         priced=priced,
     )
 
 
-def interval(hardware: HardwareSpec, seconds: float) -> Interval:
-    low, high = hardware.band
-    return Interval(low=seconds * low, expected=seconds, high=seconds * high)
+def interval(workload: Workload, seconds: float) -> Interval:
+    low, high = ends_of(workload.machine.sigma)
+    return Interval(low=low * seconds, expected=seconds, high=high * seconds)
 
 
 def _phases(
@@ -191,55 +188,31 @@ def _phases(
 def _phase_estimate(
     workload: Workload, plan: Plan, phase: PhasePlan, time: PhaseTime
 ) -> PhaseEstimate:
-    tokens, passes = _work(workload, phase.name)
-    flops = tokens * passes * _forward_flops_per_token(workload)
-    rate = workload.hardware.flops_per_second(workload.precision) * workload.world_size
+    rate = workload.hardware.flops_per_second(workload.precision)
+    devices = next(pool.rank_count for pool in plan.pools if pool.name == time.pool)
     seconds = max(phase.seconds, 1 / TERA)
-    parts = {name: getattr(time.cost, name) for name in ("compute", "memory", *KINDS)}
     return PhaseEstimate(
         name=phase.name,
         role=phase.role,
-        pool=plan.pools[0].name,
-        stage=phase.name,
-        seconds=interval(workload.hardware, phase.seconds),
-        parts={KINDS.get(name, name): part for name, part in parts.items() if part},
-        limiter=KINDS.get(time.cost.bound, time.cost.bound),
-        tokens_per_second=tokens / seconds / workload.world_size,
-        flops_share=flops / seconds / rate,
+        pool=time.pool,
+        stage=time.stage,
+        seconds=interval(workload, phase.seconds),
+        parts=dict(time.parts),
+        limiter=time.limiter,
+        tokens_per_second=time.tokens / seconds / devices,
+        flops_share=time.flops / seconds / rate / devices,
     )
 
 
-def _work(workload: Workload, phase: str) -> tuple[int, float]:
-    """Tokens a phase works on, and the passes over them; recomputation is not work."""
-    sequences = workload.job.batch.sequences
-    if phase == "gen":
-        return sequences * workload.job.tokens.response, 1.0
-    if phase in SCORING or (phase == "reward" and workload.reward_model):
-        return sequences * workload.sequence_tokens, 1.0
-    if phase in LEARNING:
-        return sequences * workload.sequence_tokens, 1 + BACKWARD_PASSES
-    return 0, 0.0
-
-
-def _forward_flops_per_token(workload: Workload) -> float:
-    model = workload.model
-    head = 2.0 * model.hidden_size * model.vocab_size
-    return head + model.layer_count * layer_flops(model, 1, workload.sequence_tokens)
-
-
-def _memory(found: Search, plan: Plan, phase: str) -> MemoryEstimate:
-    """The fullest stage of a phase, on the first rank of that stage."""
+def _memory(found: Search, plan: Plan, phase: str) -> Iterator[MemoryEstimate]:
+    """The fullest rank of each pool while a phase lasts."""
     workload, candidate = found.workload, found.best.candidate
-    uses = [
-        (stage_memory(workload, candidate, phase, stage), stage)
-        for stage in stages_to_check(candidate.train)
-    ]
-    use, stage = max(uses, key=lambda one: one[0].total)
-    layout = plan.placement(Role.ACTOR_TRAIN).layout
-    return MemoryEstimate(
-        phase=phase,
-        pool=plan.pools[0].name,
-        rank=layout.rank_at(pp=stage),
-        kinds={kind: float(count) for kind, count in use.items() if count},
-        capacity_bytes=float(workload.hardware.memory_bytes),
-    )
+    for pool in plan.pools:
+        account = peak_account(workload, candidate, phase, pool)
+        yield MemoryEstimate(
+            phase=phase,
+            pool=pool.name,
+            rank=account.rank,
+            kinds={str(kind): count for kind, count in account.by_kind().items()},
+            capacity_bytes=float(workload.hardware.memory_bytes),
+        )

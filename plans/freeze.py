@@ -5,11 +5,11 @@ from __future__ import annotations
 from math import sqrt
 
 from plans.chain import chain_of
-from plans.memory import memory_use
+from plans.memory import peak_account
 from plans.outline import switch_summary
 from plans.plan import FORMAT, PhasePlan, Plan
 from plans.reshard import island_ranks
-from plans.timeline import PhaseTime, outside_times, step_times
+from plans.timeline import PhaseTime, outside_times, step_seconds, step_times
 from plans.units import HOUR
 from plans.workload import Candidate, Workload
 
@@ -41,7 +41,7 @@ def plan_of(workload: Workload, candidate: Candidate) -> Plan:
         reshard=reshard,
         checkpoint_every=checkpoint_interval(workload, steps, outside),
     )
-    chain_of(plan, workload.hardware.band[1])
+    chain_of(plan, plan.slowest)
     return plan
 
 
@@ -56,9 +56,9 @@ def checkpoint_interval(
     job = workload.job
     if job.checkpoint.every:
         return job.checkpoint.every
-    cost = next(time.cost.seconds for time in outside if time.name == "checkpoint")
+    cost = next(time.seconds for time in outside if time.name == "checkpoint")
     between_failures = workload.hardware.node_failure_hours * HOUR / job.cluster.nodes
-    step = sum(time.cost.seconds for time in steps)
+    step = step_seconds(steps)
     return max(1, min(job.steps, int(sqrt(2 * cost * between_failures) / step)))
 
 
@@ -73,13 +73,16 @@ def deadline_seconds(workload: Workload, seconds: float) -> float:
 
 
 def _phase_plan(workload: Workload, candidate: Candidate, time: PhaseTime) -> PhasePlan:
-    seconds = time.cost.seconds
+    seconds = time.seconds
     return PhasePlan(
         name=time.name,
         role=time.role,
+        pool=time.pool,
+        stage=time.stage,
         seconds=_rounded(seconds),
+        sigma=_rounded(time.sigma),
         deadline_seconds=_rounded(deadline_seconds(workload, seconds)),
-        peak_bytes=memory_use(workload, candidate, time.name).total,
+        peak_bytes=round(peak_account(workload, candidate, time.name).total),
     )
 
 

@@ -12,40 +12,27 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from plans.source import SpecError, read_yaml, suggestion
-from plans.units import GIB, GIGA, TERA
+from plans.times.device import Device, device, read_devices
+from plans.units import GIB, TERA
 
 FOLDER = Path(__file__).parent / "hardware"
-MICROSECOND = 1e-6
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """What a device gets of a connection in one direction, achieved, and the cost of a message."""
-
-    gb_per_second: float
-    latency_microseconds: float
-
-    @property
-    def bytes_per_second(self) -> float:
-        return self.gb_per_second * GIGA
-
-    @property
-    def latency_seconds(self) -> float:
-        return self.latency_microseconds * MICROSECOND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """How devices of a node and nodes are joined; rates of the datasheet, one direction.
+    """What a node has beside its devices; how those are joined stands with the device."""
 
-    A switch gives a device its whole link towards any peer, a mesh only the links to it.
-    """
-
-    kind: Literal["nvswitch", "mesh", "pcie", "host"]
-    link_gb_per_second: float
     nics_per_node: int
-    nic_gb_per_second: float
     numa_per_node: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stacks:
+    """The calibrations whose rates hold here: of the two engines, and of a step's overheads."""
+
+    train: str
+    generate: str
+    step: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,43 +45,35 @@ class Billing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HardwareSpec:
-    """One kind of node and its devices; rates are per device.
+    """One kind of node and its devices.
 
-    `train_share` and `prefill_share` are the achieved share of `peak_tflops` when there is
-    enough work, `memory_share` that of the memory bandwidth. `band` multiplies a planned
-    duration into the interval that is stated with it.
+    `memory_gib` is what a process may have of one device, `host_gib` a whole node's; `reserve`
+    is kept for contexts, collectives' buffers and fragments; `graph_gib` the rollout's device
+    graphs; `wake_ms_per_gb` what mapping memory back costs that a sleeping engine gave up.
     """
 
     title: str
+    chip: Device
     platform: Literal["cpu", "cuda", "rocm"]
     devices_per_node: int
     oversubscribe: bool
     cores_per_device: int
+    host_gib: float
     memory_gib: float
     precision: Literal["fp32", "bf16"]
-    peak_tflops: dict[str, float]
-    train_share: float
-    prefill_share: float
-    memory_gb_per_second: float
-    memory_share: float
-    inner: Link
-    outer: Link
+    stacks: Stacks
     topology: Topology
-    layer_microseconds: float
-    decode_layer_microseconds: float
-    decode_reduce_microseconds: float
-    sampling_microseconds: float
     switch_microseconds: float
     start_seconds: float
     reserve_gib: float
+    graph_gib: float
+    wake_ms_per_gb: float
     disk_gb_per_second: float
     kv_block_tokens: int
     billing: Billing
     node_failure_hours: float
     deadline_factor: float
     deadline_floor_seconds: float
-    calibration: Literal["datasheet", "published", "measured"]
-    band: tuple[float, float]
     name: str = ""
 
     @property
@@ -106,8 +85,12 @@ class HardwareSpec:
         return int(self.reserve_gib * GIB)
 
     @property
-    def memory_bytes_per_second(self) -> float:
-        return self.memory_gb_per_second * GIGA * self.memory_share
+    def graph_bytes(self) -> int:
+        return int(self.graph_gib * GIB)
+
+    @property
+    def host_bytes(self) -> int:
+        return int(self.host_gib * GIB)
 
     @property
     def device(self) -> str:
@@ -115,7 +98,9 @@ class HardwareSpec:
         return "rank" if self.platform == "cpu" else "GPU"
 
     def flops_per_second(self, precision: str) -> float:
-        return self.peak_tflops[precision] * TERA
+        """The dense peak; 0 where the device's file has none."""
+        peak: float = getattr(self.chip, precision)
+        return peak * TERA
 
 
 def known_hardware() -> list[str]:
@@ -131,4 +116,5 @@ def read_hardware(name: str) -> HardwareSpec:
         message = f"{name!r} is not known; known: {', '.join(known)}{hint}"
         raise SpecError(message, at=("cluster", "hardware"))
     data = read_yaml(FOLDER / f"{name}.yaml").data
-    return TypeAdapter(HardwareSpec).validate_python({**data, "name": name})
+    chip = device(data["chip"], read_devices())
+    return TypeAdapter(HardwareSpec).validate_python({**data, "chip": chip, "name": name})

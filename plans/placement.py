@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from plans.dataflow import Role
 from plans.layout import ParallelLayout
+from plans.resources import Recompute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,22 +24,32 @@ class ResourcePool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings:
-    """How a Megatron engine runs: sequences a micro-batch, and what it trades for memory."""
+    """How a Megatron engine runs: sequences a micro-batch, and what it trades for memory.
+
+    `first_layers` and `last_layers` are those of the first and last pipeline stage where stages
+    are uneven; 0 where all are alike.
+    """
 
     micro_batch: int
-    recompute: str = "none"
+    recompute: Recompute = "none"
     sequence_parallel: bool = False
     distributed_optimizer: bool = True
     optimizer_offload: bool = False
+    first_layers: int = 0
+    last_layers: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutSettings:
-    """How a vLLM engine runs: sequences at a time, and its KV cache in bytes a rank."""
+    """How a vLLM engine runs: sequences at a time, and its KV cache in bytes a rank.
+
+    With `sleep` it gives the cache back while the other roles of its ranks work.
+    """
 
     concurrency: int
     kv_cache_bytes: int
     max_tokens: int
+    sleep: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

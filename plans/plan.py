@@ -17,17 +17,27 @@ from plans.placement import Placement, ResourcePool
 from plans.reshard import ReshardSummary
 from plans.source import UserError, read_json
 from plans.spec import JobSpec
+from plans.spread import ends_of
 
-FORMAT = 1
+FORMAT = 2
+# The phase in which all pools take part.
+SWITCH = "reshard"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhasePlan:
-    """A phase as planned: seconds and the largest memory of any rank while it lasts."""
+    """A phase as planned: seconds and the largest memory of any rank while it lasts.
+
+    `stage` is the part of the step, '' outside of it; `sigma` the standard deviation of the
+    logarithm of measured over planned seconds.
+    """
 
     name: str
     role: Role
+    pool: str
+    stage: str
     seconds: float
+    sigma: float
     deadline_seconds: float
     peak_bytes: int
 
@@ -78,7 +88,18 @@ class Plan:
 
     @property
     def step_seconds(self) -> float:
-        return sum(phase.seconds for phase in self.phases)
+        """Stages follow one another, each as long as its busiest pool; the switch is by itself."""
+        stages: dict[str, dict[str, float]] = {}
+        for phase in self.phases:
+            stage = phase.name if phase.name == SWITCH else phase.stage
+            pools = stages.setdefault(stage, {})
+            pools[phase.pool] = pools.get(phase.pool, 0.0) + phase.seconds
+        return sum(max(pools.values()) for pools in stages.values())
+
+    @property
+    def slowest(self) -> float:
+        """What multiplies planned seconds into the high end of their interval."""
+        return ends_of(max(phase.sigma for phase in self.phases))[1]
 
     def has(self, role: Role) -> bool:
         return any(placement.role == role for placement in self.placements)

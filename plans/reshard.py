@@ -63,7 +63,7 @@ def island_ranks(hardware: HardwareSpec, ranks_per_node: int) -> int:
 
     Over PCIe a peer's memory may be out of reach, and processes on a CPU have no common one.
     """
-    joined = hardware.platform != "cpu" and hardware.topology.kind in ("nvswitch", "mesh")
+    joined = hardware.platform != "cpu" and hardware.chip.topology in ("switch", "mesh")
     return ranks_per_node if joined else 1
 
 

@@ -3,32 +3,55 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from plans.dataflow import Role, roles_of
 from plans.hardware import HardwareSpec
 from plans.layout import ParallelLayout
+from plans.machine import Machine, machine_of
 from plans.model import ModelSpec
 from plans.placement import Placement, ResourcePool, RolloutSettings, TrainSettings
+from plans.resources import GroupSpec
 from plans.source import PlanError
 from plans.spec import JobSpec
 
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A job, its model, and the machine it is planned for."""
+    """A job, its model, and the hardware it is planned for.
+
+    `hardware` is that of the first group of nodes, `others` those of the rest.
+    """
 
     job: JobSpec
     model: ModelSpec
     hardware: HardwareSpec
     reward_model: ModelSpec | None = None
+    others: tuple[HardwareSpec, ...] = ()
 
     def of(self, role: Role) -> Workload:
         """The same work with the model that this role holds."""
         if role != Role.REWARD or self.reward_model is None:
             return self
         return replace(self, model=self.reward_model)
+
+    @cached_property
+    def groups(self) -> tuple[Workload, ...]:
+        """The same work with each group of nodes for a cluster; itself where there is but one."""
+        groups = self.job.cluster.groups
+        if not groups:
+            return (self,)
+        return tuple(
+            replace(self, job=_on(self.job, group), hardware=hardware, others=())
+            for group, hardware in zip(groups, (self.hardware, *self.others), strict=True)
+        )
+
+    @cached_property
+    def machine(self) -> Machine:
+        """The hardware with the rates of its stacks; read once."""
+        return machine_of(self.hardware, self.precision, self.slowdown)
 
     @property
     def world_size(self) -> int:
@@ -55,6 +78,16 @@ class Workload:
     @property
     def sequence_tokens(self) -> int:
         return self.job.tokens.prompt + self.job.tokens.response
+
+    @property
+    def mean_prompt(self) -> float:
+        """Tokens of a prompt on average; the longest unless the job says otherwise."""
+        return self.job.tokens.mean_prompt or float(self.job.tokens.prompt)
+
+    @property
+    def mean_response(self) -> float:
+        """Tokens of a response on average; the longest unless the job says otherwise."""
+        return self.job.tokens.mean_response or float(self.job.tokens.response)
 
     @property
     def mini_batch(self) -> int:
@@ -96,6 +129,9 @@ class Candidate:
                 return placement
         raise KeyError(role)
 
+    def has(self, role: Role) -> bool:
+        return any(placement.role == role for placement in self.placements)
+
     @property
     def train(self) -> ParallelLayout:
         return self.placement(Role.ACTOR_TRAIN).layout
@@ -136,3 +172,9 @@ def colocated(
         for role in roles_of(workload.job)
     ]
     return Candidate(pools=(pool,), placements=tuple(placements))
+
+
+def _on(job: JobSpec, group: GroupSpec) -> JobSpec:
+    """The job with one group of nodes for a cluster."""
+    alone = {"hardware": group.hardware, "nodes": group.nodes, "ranks": group.ranks, "groups": ()}
+    return job.model_copy(update={"cluster": job.cluster.model_copy(update=alone)})

@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from plans.hardware import HardwareSpec, read_hardware
 from plans.plan import Plan
+from plans.times.rates import OpRates
 from plans.units import GIGA, MIB
 from runtime.context import RankContext
 from runtime.control import ranks_text
@@ -107,10 +108,11 @@ def groups_of(plan: Plan) -> Iterator[tuple[str, list[tuple[int, ...]]]]:
 
 
 def link_rate(plan: Plan, hardware: HardwareSpec, ranks: tuple[int, ...]) -> float:
-    """Bytes a second of the link that a group depends on: within a node, or between nodes."""
+    """Bytes a second that a group usually reaches: on the links of a node, or between nodes."""
     nodes = {rank // plan.ranks_per_node for rank in ranks}
-    link = hardware.inner if len(nodes) == 1 else hardware.outer
-    return link.bytes_per_second
+    if len(nodes) == 1:
+        return hardware.chip.link_bytes_per_second(len(ranks)) * OpRates().link_share
+    return hardware.chip.nic_bytes_per_second * OpRates().nic_share
 
 
 def _meet(

@@ -180,7 +180,7 @@ def work(context: RankContext) -> bool:
 
 def stops_of(plan: Plan, folder: Path, ends: float) -> Stops:
     """When this attempt stops, by a step and a checkpoint as slow as the hardware's band allows."""
-    slowest = read_hardware(plan.hardware).band[1]
+    slowest = plan.slowest
     stops = Stops(
         folder=folder,
         ends=ends,

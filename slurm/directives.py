@@ -30,7 +30,7 @@ def directives_of(
     plan: Plan, hardware: HardwareSpec, mpi: str, *, rehearse: bool = False
 ) -> Directives:
     """The options for a plan; `mpi` is the plug-in of `srun --mpi=list` that starts its MPI."""
-    slowest = hardware.band[1]
+    slowest = plan.slowest
     return Directives(
         sbatch=(
             ("job-name", plan.job.name),

@@ -41,6 +41,7 @@ class Account:
     moment: str
     stage: int
     lines: tuple[Line, ...]
+    rank: int = 0
 
     @property
     def total(self) -> float:

@@ -53,7 +53,7 @@ def stage_of(shape: Shape, execution: Execution, number: int) -> Stage:
     dense = min(count, max(0.0, dense_total - start))
     folded = execution.schedule in ("v-half", "v-min") and number == 0
     head = number == pp - 1 or folded
-    tables = int(number == 0) + int(head)
+    tables = int(number == 0) + int(head and not shape.judges)
     return Stage(
         number=number,
         dense_layers=dense,

@@ -26,15 +26,16 @@ def training_accounts(
     *,
     reserve_bytes: float = 0.0,
     exchange_bytes: float = 0.0,
+    stages: tuple[int, ...] = (),
 ) -> list[Account]:
-    """Both moments of the first and the last stage, one of which is the fullest.
+    """Both moments of each of `stages`: of the first and the last, one of which is the fullest.
 
     `reserve_bytes` are workspaces, `exchange_bytes` collectives' buffers where there are peers.
     """
     accounts = []
     alone = execution.replicas * execution.tp == 1
     buffers = 0.0 if alone else exchange_bytes
-    for number in sorted({0, execution.pp - 1}):
+    for number in stages or ends(execution):
         stage = stage_of(shape, execution, number)
         lasting = [
             *resident_lines(shape, execution, stage),
@@ -53,11 +54,11 @@ def training_accounts(
 
 
 def scoring_accounts(
-    shape: Shape, execution: Execution, *, reserve_bytes: float = 0.0
+    shape: Shape, execution: Execution, *, reserve_bytes: float = 0.0, stages: tuple[int, ...] = ()
 ) -> list[Account]:
     """A forward pass alone, on the first and last stage: weights, one layer, the logits."""
     accounts = []
-    for number in sorted({0, execution.pp - 1}):
+    for number in stages or ends(execution):
         stage = stage_of(shape, execution, number)
         lines = [
             Line(module=each.module, kind=Kind.WEIGHTS, bytes=_weights(each, execution))
@@ -81,6 +82,11 @@ def scoring_accounts(
             )
         )
     return accounts
+
+
+def ends(execution: Execution) -> tuple[int, ...]:
+    """The first and the last stage."""
+    return (0,) if execution.pp == 1 else (0, execution.pp - 1)
 
 
 def resident_lines(shape: Shape, execution: Execution, stage: Stage) -> list[Line]:
@@ -162,7 +168,7 @@ def _selected_lines(shape: Shape, execution: Execution, stage: Stage, flying: fl
 def _loss_lines(shape: Shape, execution: Execution, stage: Stage) -> list[Line]:
     if not stage.has_head:
         return []
-    row = shape.vocab / execution.tp * execution.logit_bytes
+    row = max(1, shape.head_rows / execution.tp) * execution.logit_bytes
     lines = [Line(module="head", kind=Kind.LOGITS, bytes=row * execution.tokens)]
     if execution.sharding == "full":
         outer = stage.tables * shape.vocab * shape.hidden / execution.tp

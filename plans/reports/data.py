@@ -33,7 +33,7 @@ def estimate_data(estimate: Estimate, answers: Sequence[Answer] = ()) -> dict[st
             "world_size": plan.world_size,
         },
         "precision": plan.precision,
-        "calibration": estimate.hardware.calibration,
+        "calibration": found.workload.machine.level,
         "pools": [asdict(pool) for pool in plan.pools],
         "placements": [asdict(one) for one in plan.placements],
         "phases": [_phase(estimate, phase) for phase in estimate.phases],

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from plans.estimate import Estimate, Interval
 from plans.reports.rows import ends, word
 from plans.reports.words import SEPARATOR, change, gib, number, plural, short_count
+from plans.spread import COVERED, ends_of
 from plans.units import HOUR, count_text, seconds_text
 
 Facts = Iterator[tuple[str, str]]
@@ -33,7 +34,8 @@ def title(estimate: Estimate) -> str:
 
 def origin(estimate: Estimate) -> Facts:
     """The plan's digest and how it was found; what the numbers rest on."""
-    found, (low, high) = estimate.search, estimate.hardware.band
+    found, machine = estimate.search, estimate.search.workload.machine
+    low, high = ends_of(machine.sigma)
     yield (
         "plan",
         f"{estimate.plan.digest[:DIGEST_SHOWN]} · fastest of {count_text(found.judged)} settings "
@@ -41,8 +43,8 @@ def origin(estimate: Estimate) -> Facts:
     )
     yield (
         "calibration",
-        f"{estimate.hardware.calibration}, coarse; "
-        f"expect {low:g} to {high:g} times the planned seconds",
+        f"{machine.level}: {', '.join(dict.fromkeys(one.stack for one in machine.calibrations))}; "
+        f"{COVERED:.0%} of steps within {low:.2g} to {high:.2g} of the plan",
     )
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import product
 
-from plans.dataflow import phases_of
+from plans.choice import Choice, Switch
+from plans.costs.tables import Costs
+from plans.dataflow import Role, roles_of
 from plans.freeze import plan_of
 from plans.hardware import HardwareSpec
 from plans.layout import ParallelLayout
 from plans.legality import Rejection, rollout_degrees, train_layouts
-from plans.memory import MemoryUse, memory_use
+from plans.memory import verdict_of
 from plans.model import ModelSpec
-from plans.options import RolloutOption, TrainOption, peak_bytes, rollout_options, train_options
 from plans.plan import Plan
 from plans.reshard import rollout_layout
 from plans.runnable import check_plannable, check_runnable
@@ -128,56 +129,70 @@ def _judge(
     workload: Workload, layouts: list[ParallelLayout], degrees: list[int]
 ) -> tuple[int, list[Ranked], list[_TooLarge]]:
     """For each pair of layouts its best settings, or how much it would need."""
+    costs = Costs(workload)
     judged, fits, too_large = 0, [], []
+    rollouts = {
+        tp: costs.choices_in(
+            Role.ACTOR_ROLLOUT, ParallelLayout(tp=tp, dp=workload.world_size // tp)
+        )
+        for tp in degrees
+    }
     for train in layouts:
-        training = train_options(workload, train)
-        for tp in degrees:
-            rolling = rollout_options(workload, train, rollout_layout(train, tp))
-            judged += len(training) * len(rolling)
-            best = _best_pair(workload, training, rolling)
-            if best:
-                fits.append(_ranked(workload, train, *best))
-            else:
-                too_large.append(_smallest(workload, train, training, rolling))
+        training = _together(workload, costs, train)
+        for rolling in rollouts.values():
+            if not training:
+                continue
+            switch = costs.switch(training[0][0], rolling[0], together=True)
+            pairs = [_pair(workload, switch, *both) for both in product(training, rolling)]
+            judged += len(pairs)
+            fitting = [one for one in pairs if one.peak_bytes <= workload.hardware.memory_bytes]
+            if fitting:
+                fits.append(min(fitting, key=lambda one: (one.step_seconds, one.peak_bytes)))
+            elif pairs:
+                least = min(pairs, key=lambda one: one.peak_bytes)
+                too_large.append(_TooLarge(candidate=least.candidate, peak_bytes=least.peak_bytes))
     return judged, fits, too_large
 
 
-def _best_pair(
-    workload: Workload, training: list[TrainOption], rolling: list[RolloutOption]
-) -> tuple[TrainOption, RolloutOption] | None:
-    """The fastest options that fit together; of equals the one that needs less memory."""
-    capacity = workload.hardware.memory_bytes
-    best: tuple[TrainOption, RolloutOption] | None = None
-    best_order: tuple[float, int] | None = None
-    for one, other in product(training, rolling):
-        seconds = round(one.seconds + other.seconds, 9)
-        if best_order and seconds > best_order[0]:
-            continue
-        order = (seconds, peak_bytes(one, other))
-        if order[1] <= capacity and (best_order is None or order < best_order):
-            best, best_order = (one, other), order
-    return best
+def _together(workload: Workload, costs: Costs, layout: ParallelLayout) -> list[tuple[Choice, ...]]:
+    """The trained and scored roles in one layout with the same settings."""
+    roles = [role for role in roles_of(workload.job) if role != Role.ACTOR_ROLLOUT]
+    tables = {role: costs.choices_in(role, layout) for role in roles}
+    found = []
+    for actor in tables[Role.ACTOR_TRAIN]:
+        same = [next((one for one in tables[role] if _alike(one, actor)), None) for role in roles]
+        if all(same):
+            found.append(tuple(one for one in same if one))
+    return found
 
 
-def _ranked(
-    workload: Workload, train: ParallelLayout, one: TrainOption, other: RolloutOption
+def _alike(one: Choice, actor: Choice) -> bool:
+    assert one.train is not None, "a trained or scored role"
+    assert actor.train is not None, "the actor is trained"
+    learns = one.role in (Role.ACTOR_TRAIN, Role.CRITIC)
+    same = one.train.micro_batch == actor.train.micro_batch
+    return same and (not learns or one.train.recompute == actor.train.recompute)
+
+
+def _pair(
+    workload: Workload, switch: Switch, training: tuple[Choice, ...], rollout: Choice
 ) -> Ranked:
-    return Ranked(
-        candidate=colocated(workload, train, one.settings, other.layout, other.settings),
-        step_seconds=one.seconds + other.seconds,
-        peak_bytes=peak_bytes(one, other),
+    actor = training[0]
+    every = (*training, rollout)
+    peak = max(
+        sum(one.resident[end] for one in every)
+        - switch.shared[end]
+        + max(switch.staging[end], *(one.transient[end] for one in every))
+        for end in (0, 1)
     )
-
-
-def _smallest(
-    workload: Workload,
-    train: ParallelLayout,
-    training: list[TrainOption],
-    rolling: list[RolloutOption],
-) -> _TooLarge:
-    one, other = min(product(training, rolling), key=lambda pair: peak_bytes(*pair))
-    candidate = colocated(workload, train, one.settings, other.layout, other.settings)
-    return _TooLarge(candidate=candidate, peak_bytes=peak_bytes(one, other))
+    assert actor.train is not None, "the actor is trained"
+    assert rollout.rollout is not None, "a rollout has its settings"
+    order = rollout_layout(actor.layout, rollout.layout.tp)
+    return Ranked(
+        candidate=colocated(workload, actor.layout, actor.train, order, rollout.rollout),
+        step_seconds=switch.seconds + sum(sum(one.seconds) for one in every),
+        peak_bytes=round(peak) + workload.hardware.reserve_bytes,
+    )
 
 
 def _rejection(workload: Workload, one: _TooLarge) -> Rejection:
@@ -201,7 +216,8 @@ def _nothing_fits(workload: Workload, best: _TooLarge) -> PlanError:
     hardware = workload.hardware
     need = f"{best.peak_bytes / GIB:.3g} GiB per {hardware.device}"
     nodes = _nodes_that_fit(workload)
-    kind, count = max(peak_use(workload, best.candidate).items(), key=lambda item: item[1])
+    account = verdict_of(workload, best.candidate).account
+    kind, count = max(account.by_kind().items(), key=lambda item: item[1])
     largest = f"the largest part is {kind.replace('_', ' ')}, {count / GIB:.3g} GiB"
     return PlanError(
         f"no layout fits: the best ({best.candidate}) needs {need}, {hardware.name} has "
@@ -222,13 +238,6 @@ def _nodes_that_fit(workload: Workload) -> int:
             return more.nodes
         factor *= 2
     return 0
-
-
-def peak_use(workload: Workload, candidate: Candidate) -> MemoryUse:
-    """The account of the fullest rank in the fullest phase of a step."""
-    names = [phase.name for phase in phases_of(workload.job)]
-    uses = [memory_use(workload, candidate, name) for name in names]
-    return max(uses, key=lambda use: use.total)
 
 
 def _some_fit(workload: Workload) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,10 @@ Precision = Literal["bf16", "fp8", "fp4"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """Dense peaks in TFLOP/s; a link is one direction of one device; a NIC a device's share."""
+    """Dense peaks in TFLOP/s; a link is one direction of one device; a NIC a device's share.
+
+    `fp32` is 0 where nobody trains in it.
+    """
 
     name: str
     bf16: float
@@ -30,10 +33,25 @@ class Device:
     topology: Literal["switch", "mesh", "pcie"]
     domain: int
     nic_gb_per_second: float
+    fp32: float = 0.0
 
     def flops_per_second(self, precision: Precision) -> float:
         peak: float = getattr(self, precision)
         return peak * TERA
+
+    @property
+    def at_full_width(self) -> Device:
+        """The same device for elements of four bytes, in units of two: the models count two.
+
+        Half the elements pass a wire or a memory in a second, at the peak of fp32.
+        """
+        return replace(
+            self,
+            bf16=self.fp32,
+            memory_gb_per_second=self.memory_gb_per_second / 2,
+            link_gb_per_second=self.link_gb_per_second / 2,
+            nic_gb_per_second=self.nic_gb_per_second / 2,
+        )
 
     @property
     def memory_bytes(self) -> float:

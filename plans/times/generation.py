@@ -91,7 +91,7 @@ def fits(shape: Shape, at: ReplicaSetting, ops: Ops, rates: GenerateRates) -> bo
 
 def weight_bytes(shape: Shape, at: ReplicaSetting) -> float:
     """Bytes of the weights of one replica; embedding and head stay in bf16."""
-    outer = shape.vocab * shape.hidden * (1 if shape.tied else 2)
+    outer = shape.outer_parameters
     return (shape.parameters - outer) * WEIGHT_BYTES[at.weights] + 2.0 * outer
 
 
@@ -146,16 +146,19 @@ def generation_time(
     prompt: float,
     lengths: tuple[tuple[float, float], ...],
     prefix_tokens: float,
+    concurrency: float | None = None,
 ) -> GenerationTime:
     """Seconds until the last request ends, by order statistics of the response lengths.
 
     `lengths` is (tokens, requests) in rising order; `prefix_tokens` the prompt tokens that are
-    read (shared prefixes once). With more requests than fit, the waiting ones fill the places
+    read (shared prefixes once); `concurrency` the requests at a time, by default as many as the
+    memory holds. With more requests than fit, the waiting ones fill the places
     that become free; the tail is what remains after half of the last wave has ended.
     """
     total = sum(requests for _, requests in lengths)
     mean = sum(tokens * requests for tokens, requests in lengths) / total
-    active = min(total, float(most_sequences(shape, at, ops, rates, prompt + mean)))
+    most = concurrency or most_sequences(shape, at, ops, rates, prompt + mean)
+    active = min(total, float(most))
     refill = (total - active) / total
     step = decode_step_time(shape, at, ops, rates, active, prompt + mean / 2)
     body = refill * total * mean / active * step

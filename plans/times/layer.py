@@ -125,9 +125,10 @@ def layer_pass(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates, mixt
 
 def head_pass(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> Pass:
     """The head and its loss on the last stage: logits in fp32 read and written three times."""
-    matrix = (shape.vocab // at.tp, shape.hidden)
+    rows = max(1, shape.head_rows // at.tp)
+    matrix = (rows, shape.hidden)
     multiply = ops.gemm(at.tokens, matrix, "bf16")
-    loss = ops.sweep(12.0 * at.tokens * shape.vocab / at.tp)
+    loss = ops.sweep(12.0 * at.tokens * rows)
     backward = (1.0 if at.adapter else 2.0) * multiply + loss * rates.backward_passes
     return Pass(forward=multiply + loss, backward=backward, exposed=0.0)
 

@@ -23,7 +23,8 @@ class Shape:
     """Sizes of a model; `inner` is the width of a dense MLP, `expert_inner` of one expert.
 
     `dense_layers` leading layers of a mixture have the dense MLP. `window` limits the attention
-    of every second layer (0: full everywhere).
+    of every second layer (0: full everywhere). `judges`: the head gives one number a token, as a
+    critic's or a reward model's.
     """
 
     layers: int
@@ -42,6 +43,17 @@ class Shape:
     dense_layers: int = 0
     latent: Latent | None = None
     window: int = 0
+    judges: bool = False
+
+    @property
+    def head_rows(self) -> int:
+        return 1 if self.judges else self.vocab
+
+    @property
+    def outer_parameters(self) -> int:
+        """Parameters of the embedding and of the head."""
+        rows = self.vocab if self.tied and not self.judges else self.vocab + self.head_rows
+        return rows * self.hidden
 
     @property
     def mixture_layers(self) -> int:
@@ -83,10 +95,9 @@ class Shape:
         """Matrix parameters of the whole model, embedding and head included."""
         mixture = (self.experts + self.shared_experts) * self.expert_parameters
         mixture += self.hidden * self.experts
-        outer = self.vocab * self.hidden * (1 if self.tied else 2)
         layers = self.layers - self.mixture_layers
         return (
-            outer
+            self.outer_parameters
             + self.layers * self.attention_parameters
             + layers * self.dense_parameters
             + self.mixture_layers * mixture
@@ -99,7 +110,7 @@ class Shape:
         mixture += self.hidden * self.experts
         layers = self.layers - self.mixture_layers
         return (
-            self.vocab * self.hidden
+            self.head_rows * self.hidden
             + self.layers * self.attention_parameters
             + layers * self.dense_parameters
             + self.mixture_layers * mixture

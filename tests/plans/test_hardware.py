@@ -1,11 +1,13 @@
 """The hardware files."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from plans.hardware import FOLDER, known_hardware, read_hardware
-from plans.source import SpecError
+from plans.machine import machine_of
+from plans.source import PlanError, SpecError
 
 
 def test_the_kinds_a_user_may_name():
@@ -27,7 +29,7 @@ def test_the_kinds_a_user_may_name():
 
 @pytest.mark.parametrize("name", known_hardware())
 def test_every_number_has_its_source_beside_it(name):
-    said = {"title", "platform", "oversubscribe", "precision", "calibration", "devices_per_node"}
+    said = {"title", "platform", "oversubscribe", "precision", "devices_per_node"}
     for line in (FOLDER / f"{name}.yaml").read_text().splitlines():
         key = line.partition(":")[0]
         if line.startswith("#") or key in said:
@@ -36,21 +38,35 @@ def test_every_number_has_its_source_beside_it(name):
 
 
 @pytest.mark.parametrize("name", known_hardware())
-def test_achieved_rates_stay_below_the_peak_and_bands_hold_the_plan(name):
+def test_a_machine_comes_with_rates_and_an_interval(name):
     hardware = read_hardware(name)
-    assert 0 < hardware.train_share < 1
-    assert 0 < hardware.prefill_share < 1
-    assert 0 < hardware.memory_share < 1
-    assert hardware.band[0] < 1 < hardware.band[1]
+    machine = machine_of(hardware, hardware.precision)
+    assert 0 < machine.train_rates.gemm_share < 1
+    assert 0 < machine.generate_rates.memory_share < 1
+    assert 0 < machine.sigma < 0.7
+    assert machine.level in ("published", "micro")
     assert hardware.reserve_bytes < hardware.memory_bytes
     assert hardware.name == name
+
+
+def test_no_number_of_a_device_stands_twice():
+    """Peaks and rates are the device's row; the file of the hardware names it."""
+    for name in known_hardware():
+        text = (FOLDER / f"{name}.yaml").read_text()
+        assert not re.search(r"tflops|memory_gb_per_second|link_gb|nic_gb", text)
 
 
 def test_an_h100_is_what_its_datasheet_says():
     h100 = read_hardware("h100-sxm")
     assert h100.flops_per_second("bf16") == 989e12
-    assert h100.memory_bytes_per_second == pytest.approx(0.8 * 3.35e12)
+    assert h100.chip.memory_bytes_per_second == 3.35e12
     assert h100.devices_per_node == 8
+
+
+def test_a_precision_without_figures_is_refused():
+    chip = replace(read_hardware("h100-sxm").chip, fp32=0.0)
+    with pytest.raises(PlanError, match="h100-sxm has no figures for fp32"):
+        machine_of(replace(read_hardware("h100-sxm"), chip=chip), "fp32")
 
 
 def test_unknown_hardware_is_refused_with_the_known_names():
@@ -58,15 +74,6 @@ def test_unknown_hardware_is_refused_with_the_known_names():
         SpecError, match=r"'h1000' is not known; known: a100-sxm-40, a100-sxm-80, a10g"
     ):
         read_hardware("h1000")
-
-
-@pytest.mark.parametrize("name", known_hardware())
-def test_collectives_stay_below_the_links_they_run_on(name):
-    hardware = read_hardware(name)
-    topology = hardware.topology
-    nics = topology.nics_per_node * topology.nic_gb_per_second / hardware.devices_per_node
-    assert hardware.inner.gb_per_second < topology.link_gb_per_second
-    assert hardware.outer.gb_per_second < max(nics, topology.nic_gb_per_second)
 
 
 def test_a_gcd_is_billed_as_half_a_gpu():

@@ -1,53 +1,51 @@
-"""The memory account, against measured bytes and against its own laws."""
+"""The memory of candidates, against measured bytes and against its own laws."""
 
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plans.dataflow import Role
+from plans.bytes.account import Kind
+from plans.costs.resident import concurrency_bytes, lasting_lines, learning_lines, scoring_lines
+from plans.costs.tables import Costs
+from plans.dataflow import Role, phases_of, roles_of
 from plans.layout import ParallelLayout
-from plans.memory import (
-    MemoryUse,
-    activation_bytes,
-    kv_bytes_per_token,
-    memory_use,
-    optimizer_bytes,
-    rollout_weight_bytes,
-    stage_memory,
-    stage_parameters,
-    switch_transient,
-    train_resident,
-    train_transient,
-)
-from plans.placement import RolloutSettings, TrainSettings
-from plans.workload import colocated
+from plans.memory import peak_account, phase_account, verdict_of
+from plans.placement import Placement, ResourcePool, RolloutSettings, TrainSettings
+from plans.space import FULL
+from plans.workload import Candidate, colocated
 from tests.plans.samples import job, large_job, model, workload
 
-ONE_GPU = {"hardware": "h200-sxm", "nodes": 1}
+ACTOR, CRITIC, REFERENCE = Role.ACTOR_TRAIN, Role.CRITIC, Role.REFERENCE
+PPO = {"name": "ppo", "kl": {"weight": 0.1}}
 ROLLING = RolloutSettings(concurrency=8, kv_cache_bytes=2**26, max_tokens=32)
+ONE = TrainSettings(micro_batch=1)
 
 
 def on_h200(prompt: int, response: int):
-    chosen = large_job(tokens={"prompt": prompt, "response": response}, cluster=ONE_GPU)
+    chosen = large_job(
+        tokens={"prompt": prompt, "response": response},
+        cluster={"hardware": "h200-sxm", "nodes": 1},
+    )
     return workload(chosen, "7b")
+
+
+def total(lines, *kinds):
+    return sum(line.bytes for line in lines if not kinds or line.kind in kinds)
 
 
 def test_a_7b_trained_on_one_gpu_holds_18_bytes_a_parameter():
     """Measured: 68.78 GB a GPU for half of a 7B, bf16 with an fp32 optimizer, Megatron-core."""
-    use = train_resident(on_h200(1024, 1024), ParallelLayout(tp=2), TrainSettings(micro_batch=1), 0)
-    held = use.weights + use.gradients + use.optimizer
-    assert held == 18 * stage_parameters(model("7b"), ParallelLayout(tp=2), 0, Role.ACTOR_TRAIN)
-    assert held == pytest.approx(68.78e9, rel=0.01)
+    lines = lasting_lines(on_h200(1024, 1024), ACTOR, ParallelLayout(tp=2), ONE, 0)
+    assert total(lines) == pytest.approx(9 * model("7b").parameter_count, rel=1e-3)
+    assert total(lines) == pytest.approx(68.78e9, rel=0.01)
 
 
 @pytest.mark.parametrize(
     ("tp", "sequences", "tokens", "recompute", "measured"),
     [
         (1, 1, 1024, "none", 6.11e9),
-        (1, 4, 1024, "none", 22.12e9),
-        (1, 1, 2048, "none", 11.11e9),
         (1, 4, 2048, "none", 44.13e9),
         (1, 4, 2048, "full", 9.34e9),
         (2, 4, 1024, "none", 11.18e9),
@@ -56,128 +54,223 @@ def test_a_7b_trained_on_one_gpu_holds_18_bytes_a_parameter():
 )
 def test_activations_of_a_7b_are_near_those_measured(tp, sequences, tokens, recompute, measured):
     """Allocator readings on an H200, Megatron-core with TE, sequence parallel at tp 2."""
-    settings = TrainSettings(micro_batch=sequences, recompute=recompute, sequence_parallel=tp > 1)
+    chosen = TrainSettings(micro_batch=sequences, recompute=recompute, sequence_parallel=tp > 1)
     wanted = on_h200(tokens // 2, tokens - tokens // 2)
-    use = train_transient(wanted, ParallelLayout(tp=tp, dp=8 // tp), settings, "update_actor", 0)
-    assert use.total == pytest.approx(measured, rel=0.25)
+    lines = learning_lines(wanted, ACTOR, ParallelLayout(tp=tp, dp=8 // tp), chosen, 0)
+    assert total(lines) == pytest.approx(measured, rel=0.25)
 
 
 def test_a_token_of_a_7b_caches_57344_bytes():
     """As vLLM 0.24 reports it for Qwen2.5-7B at tp 1."""
-    assert kv_bytes_per_token(on_h200(512, 512), 1) == 57_344
-    assert kv_bytes_per_token(on_h200(512, 512), 2) == 28_672
-
-
-def test_key_value_heads_are_copied_when_ranks_outnumber_them():
-    wanted = workload(job())
-    assert kv_bytes_per_token(wanted, 4) == kv_bytes_per_token(wanted, 2)
+    wanted = on_h200(512, 512)
+    for tp, each in ((1, 57_344), (2, 28_672), (4, 14_336), (8, 14_336)):
+        count = concurrency_bytes(wanted, ParallelLayout(tp=tp, dp=8 // tp), 9)
+        assert count == 10 * 1024 * each
 
 
 def test_the_distributed_optimizer_divides_its_states_over_the_replicas():
     wanted = workload(large_job(), "7b")
-    settings = TrainSettings(micro_batch=1)
-    whole = optimizer_bytes(wanted, 1000, ParallelLayout(dp=1), settings)
-    assert whole == 12_000
-    assert optimizer_bytes(wanted, 1000, ParallelLayout(dp=4), settings) == 3_000
-    undivided = replace(settings, distributed_optimizer=False)
-    assert optimizer_bytes(wanted, 1000, ParallelLayout(dp=4), undivided) == 12_000
+    whole, shared = (
+        total(lasting_lines(wanted, ACTOR, ParallelLayout(dp=dp), ONE, 0), Kind.OPTIMIZER)
+        for dp in (1, 4)
+    )
+    assert whole == 4 * shared == pytest.approx(12 * wanted.model.parameter_count, rel=1e-3)
+    undivided = replace(ONE, distributed_optimizer=False)
+    lines = lasting_lines(wanted, ACTOR, ParallelLayout(dp=4), undivided, 0)
+    assert total(lines, Kind.OPTIMIZER) == whole
+
+
+def test_an_offloaded_optimizer_stands_in_the_hosts_memory():
+    wanted = workload(large_job(), "7b")
+    layout = ParallelLayout(dp=32)
+    there = lasting_lines(wanted, ACTOR, layout, replace(ONE, optimizer_offload=True), 0)
+    here = lasting_lines(wanted, ACTOR, layout, ONE, 0)
+    assert total(there, Kind.HOST) == total(here, Kind.OPTIMIZER) > 0
+    assert total(there, Kind.OPTIMIZER) == 0
 
 
 def test_fp32_weights_need_no_master_copy():
     wanted = workload(job())
-    assert wanted.precision == "fp32"
-    assert optimizer_bytes(wanted, 1000, ParallelLayout(), TrainSettings(micro_batch=1)) == 8_000
-
-
-def test_stages_share_the_layers_and_the_ends_hold_the_tables():
-    spec = model("7b")
-    halves = [stage_parameters(spec, ParallelLayout(pp=2), n, Role.ACTOR_TRAIN) for n in (0, 1)]
-    assert sum(halves) == spec.parameter_count
-    middle = stage_parameters(spec, ParallelLayout(pp=4), 1, Role.ACTOR_TRAIN)
-    assert middle == 7 * spec.layer_parameters()
+    lines = lasting_lines(wanted, ACTOR, ParallelLayout(), ONE, 0)
+    assert total(lines, Kind.OPTIMIZER) == 2 * total(lines, Kind.WEIGHTS)
 
 
 def test_a_tied_embedding_stands_twice_when_the_ends_are_apart():
-    spec = model("0.5b")
-    table = spec.padded_vocab_size * spec.hidden_size
-    whole = stage_parameters(spec, ParallelLayout(), 0, Role.ACTOR_TRAIN)
-    halves = [stage_parameters(spec, ParallelLayout(pp=2), n, Role.ACTOR_TRAIN) for n in (0, 1)]
-    assert sum(halves) - whole == table
+    wanted, spec = workload(large_job(), "0.5b"), model("0.5b")
+    layout = ParallelLayout(pp=2, dp=16)
+    whole = total(lasting_lines(wanted, REFERENCE, ParallelLayout(dp=32), ONE, 0))
+    halves = sum(total(lasting_lines(wanted, REFERENCE, layout, ONE, n)) for n in (0, 1))
+    assert halves - whole == 2 * spec.padded_vocab_size * spec.hidden_size
 
 
-def test_a_critic_has_one_row_for_a_head():
-    spec = model("7b")
+def test_a_critic_has_no_head_worth_mentioning_and_no_logits():
+    wanted, spec = workload(large_job(algorithm=PPO), "7b"), model("7b")
     actor, critic = (
-        stage_parameters(spec, ParallelLayout(), 0, role)
-        for role in (Role.ACTOR_TRAIN, Role.CRITIC)
+        total(lasting_lines(wanted, role, ParallelLayout(dp=32), ONE, 0), Kind.WEIGHTS)
+        for role in (ACTOR, CRITIC)
     )
-    assert actor - critic == (spec.padded_vocab_size - 1) * spec.hidden_size
-
-
-def test_equal_layouts_share_all_weights_but_the_reordered_qkv():
-    wanted = workload(large_job(), "7b")
-    spec = wanted.model
-    same = rollout_weight_bytes(wanted, ParallelLayout(tp=2, dp=16), ParallelLayout(tp=2, dp=16))
-    assert same == 2 * spec.qkv_parameters * spec.layer_count // 2
-    one_group = ParallelLayout(tp=4, dp=8)
-    assert rollout_weight_bytes(wanted, one_group, one_group) == 0
-    other = rollout_weight_bytes(wanted, ParallelLayout(tp=2, dp=16), ParallelLayout(tp=1, dp=32))
-    assert other == 2 * spec.parameter_count
-
-
-def test_equal_layouts_need_no_staging():
-    wanted = workload(large_job(), "7b")
-    same = ParallelLayout(tp=2, dp=16)
-    assert switch_transient(wanted, same, same) == MemoryUse()
-    assert switch_transient(wanted, same, ParallelLayout(tp=1, dp=32)).switch > 0
-
-
-def test_the_first_stage_keeps_as_many_micro_batches_as_there_are_stages():
-    wanted = workload(large_job(), "7b")
-    settings = TrainSettings(micro_batch=1)
-    layout = ParallelLayout(pp=4, dp=8)
-    first, last = (
-        activation_bytes(wanted, layout, settings, stage, learns=True) for stage in (0, 3)
-    )
-    assert first == 4 * last
-
-
-def test_scoring_keeps_one_layer_where_learning_keeps_all():
-    wanted = workload(large_job(), "7b")
-    settings, layout = TrainSettings(micro_batch=1), ParallelLayout(dp=32)
-    learning = activation_bytes(wanted, layout, settings, 0, learns=True)
-    assert learning == 28 * activation_bytes(wanted, layout, settings, 0, learns=False)
+    assert actor - critic == 2 * spec.padded_vocab_size * spec.hidden_size
+    logits = total(learning_lines(wanted, CRITIC, ParallelLayout(dp=32), ONE, 0), Kind.LOGITS)
+    assert logits == 6 * wanted.sequence_tokens
 
 
 def test_a_reference_adds_weights_and_nothing_to_learn_with():
-    settings, layout = TrainSettings(micro_batch=1), ParallelLayout(dp=2)
-    plain = train_resident(workload(job()), layout, settings, 0)
-    pulled_job = job(algorithm={"name": "grpo", "kl": {"weight": 0.1}})
-    pulled = train_resident(workload(pulled_job), layout, settings, 0)
-    assert pulled.weights == 2 * plain.weights
-    assert (pulled.gradients, pulled.optimizer) == (plain.gradients, plain.optimizer)
+    wanted = workload(large_job(algorithm=PPO), "7b")
+    kinds = {one.kind for one in lasting_lines(wanted, REFERENCE, ParallelLayout(dp=32), ONE, 0)}
+    assert kinds == {Kind.WEIGHTS}
 
 
-@given(st.sampled_from([1, 2, 4]), st.sampled_from([1, 2]), st.sampled_from([1, 2, 4, 8]))
+def test_scoring_keeps_one_layer_where_learning_keeps_all():
+    wanted, layout = workload(large_job(), "7b"), ParallelLayout(dp=32)
+    one = total(scoring_lines(wanted, ACTOR, layout, ONE, 0), Kind.ACTIVATIONS)
+    assert total(learning_lines(wanted, ACTOR, layout, ONE, 0), Kind.ACTIVATIONS) == 28 * one
+
+
+@pytest.mark.parametrize(("tp", "pp"), [(1, 1), (4, 1), (2, 2)])
+@pytest.mark.parametrize("micro_batch", [1, 8])
 def test_recomputation_never_keeps_more(tp, pp, micro_batch):
     wanted = workload(large_job(), "7b")
     layout = ParallelLayout(tp=tp, pp=pp, dp=32 // tp // pp)
     kept = [
-        activation_bytes(
-            wanted, layout, TrainSettings(micro_batch=micro_batch, recompute=way), 0, learns=True
+        total(
+            learning_lines(
+                wanted, ACTOR, layout, TrainSettings(micro_batch=micro_batch, recompute=way), 0
+            )
         )
         for way in ("full", "none")
     ]
     assert kept[0] <= kept[1]
 
 
-def test_the_account_of_a_phase_is_that_of_its_fullest_stage():
-    wanted = workload(job(cluster={"hardware": "cpu", "ranks": 4}))
-    train = ParallelLayout(pp=2, dp=2)
-    candidate = colocated(
-        wanted, train, TrainSettings(micro_batch=2), ParallelLayout(dp=4), ROLLING
+def candidate(wanted, train, rollout, rolling=ROLLING, **knobs):
+    return colocated(wanted, train, TrainSettings(micro_batch=1, **knobs), rollout, rolling)
+
+
+def test_equal_layouts_share_all_weights_but_the_reordered_qkv():
+    wanted, spec = workload(large_job(), "7b"), model("7b")
+
+    def held(train, rollout):
+        account = phase_account(wanted, candidate(wanted, train, rollout), "adv", 0)
+        lines = [one for one in account.lines if one.module.startswith("actor_rollout.")]
+        return total(lines, Kind.WEIGHTS)
+
+    two, four = ParallelLayout(tp=2, dp=16), ParallelLayout(tp=4, dp=8)
+    assert held(two, two) == spec.qkv_parameters * spec.layer_count
+    assert held(four, four) == 0
+    whole = held(two, ParallelLayout(tp=1, dp=32))
+    assert whole == pytest.approx(2 * spec.parameter_count, rel=1e-3)
+
+
+def test_a_sleeping_rollout_has_its_cache_in_its_own_phases_only():
+    wanted = workload(large_job(), "7b")
+    layout = ParallelLayout(tp=2, dp=16)
+    awake, asleep = (
+        candidate(wanted, layout, layout, replace(ROLLING, sleep=sleep)) for sleep in (False, True)
     )
-    uses = [stage_memory(wanted, candidate, "update_actor", stage).total for stage in (0, 1)]
-    assert memory_use(wanted, candidate, "update_actor").total == max(uses)
-    one_of_each = MemoryUse(**dict.fromkeys(dict(MemoryUse().items()), 1))
-    assert one_of_each.total == len(one_of_each.items())
+    for phase, more in (("update_actor", ROLLING.kv_cache_bytes), ("gen", 0)):
+        one, other = (phase_account(wanted, each, phase, 0).total for each in (awake, asleep))
+        assert one - other == more
+
+
+def test_the_account_of_a_phase_is_that_of_its_fullest_rank():
+    wanted = workload(job(cluster={"hardware": "cpu", "ranks": 4}))
+    chosen = candidate(wanted, ParallelLayout(pp=2, dp=2), ParallelLayout(dp=4))
+    each = [phase_account(wanted, chosen, "update_actor", rank).total for rank in range(4)]
+    assert peak_account(wanted, chosen, "update_actor").total == max(each)
+
+
+def split():
+    """Actor and rollout on two nodes each."""
+    rollout = ParallelLayout(tp=2, dp=8)
+    train = ParallelLayout(tp=2, dp=8)
+    pools = (
+        ResourcePool(name="train", first_rank=0, rank_count=16),
+        ResourcePool(name="rollout", first_rank=16, rank_count=16),
+    )
+    placements = (
+        Placement(role=ACTOR, pool="train", layout=train, train=ONE),
+        Placement(role=Role.ACTOR_ROLLOUT, pool="rollout", layout=rollout, rollout=ROLLING),
+    )
+    return Candidate(pools=pools, placements=placements)
+
+
+def test_a_rank_holds_only_the_roles_of_its_pool():
+    wanted = workload(large_job(), "7b")
+    trains, generates = (phase_account(wanted, split(), "reshard", r) for r in (0, 16))
+    assert trains.of(Kind.OPTIMIZER) > 0 == trains.of(Kind.KV_CACHE)
+    assert generates.of(Kind.KV_CACHE) > 0 == generates.of(Kind.OPTIMIZER)
+    assert trains.of(Kind.SWITCH) == generates.of(Kind.SWITCH) > 0
+
+
+def test_a_verdict_names_the_phase_the_rank_and_the_line_that_breaks():
+    wanted = workload(large_job(), "7b")
+    small = replace(wanted, hardware=replace(wanted.hardware, memory_gib=40))
+    chosen = candidate(wanted, ParallelLayout(dp=32), ParallelLayout(dp=32))
+    assert verdict_of(wanted, chosen).fits
+    found = verdict_of(small, chosen)
+    assert (found.account.phase, found.account.rank) == ("update_actor", 0)
+    assert found.breaks is not None
+    assert found.breaks.module.startswith("actor_train.")
+    assert found.missing_bytes > 0
+
+
+def test_host_memory_is_checked_as_well():
+    wanted = workload(large_job(), "7b")
+    poor = replace(wanted, hardware=replace(wanted.hardware, host_gib=1))
+    layout = ParallelLayout(dp=32)
+    chosen = candidate(wanted, layout, layout, optimizer_offload=True)
+    assert verdict_of(wanted, chosen).fits
+    broken = verdict_of(poor, chosen).breaks
+    assert broken is not None
+    assert broken.kind == Kind.HOST
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(10, 90), st.integers(0, 100), st.sampled_from([1, 2, 4]), st.booleans())
+def test_more_memory_never_turns_a_fit_into_an_oom(gib, more, tp, full):
+    wanted = workload(large_job(), "7b")
+    layout = ParallelLayout(tp=tp, dp=32 // tp)
+    chosen = candidate(wanted, layout, layout, recompute="full" if full else "none")
+    small, large = (
+        verdict_of(replace(wanted, hardware=replace(wanted.hardware, memory_gib=size)), chosen)
+        for size in (gib, gib + more)
+    )
+    assert large.fits or not small.fits
+
+
+@pytest.mark.parametrize("cluster", [{"hardware": "h100-sxm", "nodes": 2}, {"hardware": "cpu"}])
+def test_what_a_search_adds_up_is_the_account(cluster):
+    """Residents add, and of the transients the largest counts, at both ends of the pipeline."""
+    chosen = large_job(algorithm=PPO, cluster=cluster, batch={"prompts": 64, "samples": 4})
+    wanted = workload(chosen, "0.5b")
+    costs, ranks = Costs(wanted, FULL), wanted.world_size
+    for number, actor in enumerate(costs.choices(ACTOR, ranks)[::37]):
+        layout = actor.layout
+        picks = {ACTOR: actor}
+        for role in (CRITIC, REFERENCE):
+            found = [one for one in costs.choices_in(role, layout) if one.train]
+            picks[role] = found[number % len(found)]
+        rollouts = costs.choices(Role.ACTOR_ROLLOUT, ranks)
+        picks[Role.ACTOR_ROLLOUT] = rollout = rollouts[number % len(rollouts)]
+        switch = costs.switch(actor, rollout, together=True)
+        peak = max(
+            sum(one.resident[end] for one in picks.values())
+            - switch.shared[end]
+            + max(switch.staging[end], *(one.transient[end] for one in picks.values()))
+            for end in (0, 1)
+        )
+        placements = tuple(
+            Placement(
+                role=role,
+                pool="all",
+                layout=picks[role].layout,
+                train=picks[role].train,
+                rollout=picks[role].rollout,
+            )
+            for role in roles_of(wanted.job)
+        )
+        pool = ResourcePool(name="all", first_rank=0, rank_count=ranks)
+        whole = Candidate(pools=(pool,), placements=placements)
+        accounts = [peak_account(wanted, whole, phase.name) for phase in phases_of(wanted.job)]
+        reserve = wanted.hardware.reserve_bytes
+        assert max(one.total for one in accounts) - reserve == pytest.approx(peak)

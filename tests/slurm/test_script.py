@@ -110,7 +110,7 @@ def test_the_signal_leaves_time_for_a_slow_step_and_a_slow_checkpoint():
     chosen = large_job()
     plan, hardware = planned(chosen, "7b"), read_hardware("h100-sxm")
     signal = dict(directives_of(plan, hardware, "pmi2").sbatch)["signal"]
-    slow = 2.5 * (plan.step_seconds + plan.phase("checkpoint").seconds)
+    slow = plan.slowest * (plan.step_seconds + plan.phase("checkpoint").seconds)
     assert int(signal.removeprefix("B:USR1@")) >= slow + 60
 
 

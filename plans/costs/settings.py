@@ -1,0 +1,92 @@
+"""The settings compared in one layout: micro-batches, what is traded for memory, caches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+from plans.costs.resident import TRAINED, concurrency_bytes
+from plans.dataflow import Role
+from plans.layout import ParallelLayout
+from plans.legality import uneven_stages
+from plans.placement import RolloutSettings, TrainSettings
+from plans.space import Feature, Space
+from plans.units import GIB, MIB
+from plans.workload import Workload
+
+# vLLM captures device graphs of up to 512 sequences (its compilation configuration); beyond it
+# every step pays for its launches.
+MOST_CONCURRENT = 512
+# Room for the evaluation's longer batches, and for the engine's own profiling run.
+LEAST_CACHE_BYTES = 64 * MIB
+
+
+def train_settings(
+    workload: Workload, role: Role, layout: ParallelLayout, space: Space
+) -> Iterator[TrainSettings]:
+    """Micro-batches of powers of two and the whole share, with each way to save memory.
+
+    With flash attention nothing is left for selective recomputation to drop.
+    """
+    fixed = getattr(workload.job.roles, role)
+    learns = role in TRAINED
+    flash = workload.hardware.platform != "cpu"
+    full = ("none", "full") if flash else ("none", "selective", "full")
+    again = ((fixed.recompute,) if fixed.recompute else full) if learns else ("none",)
+    moved = (False, True) if learns and space.allows(Feature.OFFLOAD) else (False,)
+    if learns and fixed.optimizer_offload is not None:
+        moved = (fixed.optimizer_offload,)
+    model = workload.of(role).model
+    first, last = uneven_stages(model.layer_count, layout.pp) or (0, 0)
+    for recompute, offload, size in product(again, moved, _micro_batches(workload, role, layout)):
+        yield TrainSettings(
+            micro_batch=size,
+            recompute=recompute,
+            sequence_parallel=layout.tp > 1 and flash,
+            optimizer_offload=offload,
+            first_layers=first,
+            last_layers=last,
+        )
+
+
+def rollout_settings(
+    workload: Workload, layout: ParallelLayout, space: Space
+) -> Iterator[RolloutSettings]:
+    """Concurrencies worth trying: all sequences of a replica at once, then halves of it.
+
+    The cache holds that many sequences of full length and one more, so that none is ever
+    pre-empted; what the user fixed is taken as it is.
+    """
+    asked, tokens = workload.job.roles.actor_rollout, workload.sequence_tokens
+    sleeps = _sleeps(workload, space)
+    count = min(MOST_CONCURRENT, -(-workload.job.batch.sequences // layout.dp))
+    room = int(asked.kv_cache_gib * GIB) if asked.kv_cache_gib else 0
+    if room:
+        one = concurrency_bytes(workload, layout, 0)
+        count = max(1, min(count, room // one))
+    if asked.concurrency or room:
+        counts = [asked.concurrency or count]
+    else:
+        counts = [count >> shift for shift in range(count.bit_length())]
+    for count, sleep in product(counts, sleeps):
+        held = room or max(LEAST_CACHE_BYTES, concurrency_bytes(workload, layout, count))
+        yield RolloutSettings(
+            concurrency=count, kv_cache_bytes=held, max_tokens=tokens, sleep=sleep
+        )
+
+
+def _sleeps(workload: Workload, space: Space) -> tuple[bool, ...]:
+    fixed = workload.job.roles.actor_rollout.sleep
+    if fixed is not None:
+        return (fixed,)
+    able = space.allows(Feature.SLEEP) and workload.hardware.wake_ms_per_gb > 0
+    return (False, True) if able else (False,)
+
+
+def _micro_batches(workload: Workload, role: Role, layout: ParallelLayout) -> list[int]:
+    fixed = getattr(workload.job.roles, role).micro_samples or workload.job.batch.micro_samples
+    shard = max(1, workload.mini_batch // layout.dp)
+    if fixed:
+        return [min(fixed, shard)]
+    sizes = [1 << shift for shift in range(shard.bit_length())]
+    return sorted({*sizes, shard})

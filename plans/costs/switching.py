@@ -1,0 +1,142 @@
+"""Seconds and bytes of the weight switch from a trained layout to a rollout's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from plans.bytes.account import Kind
+from plans.bytes.serving import Serving, serving_account
+from plans.costs.parts import Parts
+from plans.layout import ParallelLayout
+from plans.model import ModelSpec
+from plans.reshard import BUCKET_BYTES, ROUNDS_IN_FLIGHT, island_ranks
+from plans.times.shape import Shape
+from plans.units import GIGA
+from plans.workload import Workload
+
+MICROSECOND = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """Bytes of a rank of the rollout: kept as they are, copied on the device, received.
+
+    `inside` comes from ranks of the same node, `outside` from others; of both, `sent` is what
+    travels as messages, through buckets, and is not read from a neighbour's memory.
+    """
+
+    shared: float = 0.0
+    copied: float = 0.0
+    inside: float = 0.0
+    outside: float = 0.0
+    sent: float = 0.0
+
+    @property
+    def received(self) -> float:
+        return self.inside + self.outside
+
+    @property
+    def staging(self) -> float:
+        """Buckets in flight on either side; nothing when no message is sent."""
+        return 2.0 * ROUNDS_IN_FLIGHT * min(float(BUCKET_BYTES), self.sent)
+
+
+def shares_storage(model: ModelSpec, train: ParallelLayout, rollout: ParallelLayout) -> bool:
+    """Whether the rollout's parameters can be the trainer's own storage."""
+    dense = model.experts is None and model.latent is None
+    return dense and train.pp == train.vpp == 1 and train.tp == rollout.tp
+
+
+def moved(
+    workload: Workload, shape: Shape, train: ParallelLayout, rollout: ParallelLayout
+) -> Moved:
+    """What a switch on the ranks of one pool moves, at the least.
+
+    A rank needs 1/g of the model, g the rollout's tensor degree. Of its own pipeline stage it
+    holds 1/max(t, g) already, since one of the two shards lies inside the other; the rest of
+    the stage comes from its tensor group, and the other p - 1 stages from where they stand.
+    With g <= t that is (t p - g)/(g t p) of the model (HybridFlow, Sheng et al. 2025, table 2).
+    Shared storage leaves qkv to copy, where several groups of key/value heads are on a rank.
+    """
+    model, width = workload.model, workload.element_bytes
+    shard = rollout_weight_bytes(workload, shape, rollout)
+    if shares_storage(model, train, rollout):
+        several = model.kv_head_count > rollout.tp
+        copied = width * model.qkv_parameters / rollout.tp * model.layer_count if several else 0.0
+        return Moved(shared=shard - copied, copied=copied)
+    g, stages = rollout.tp, train.pp
+    whole = float(width * model.parameter_count)
+    near = max(1, min(stages, workload.ranks_per_node // (train.tp * train.cp * train.dp)))
+    own = whole / stages * (1 / g - 1 / max(train.tp, g))
+    others = whole / stages / g
+    inside, outside = own + (near - 1) * others, (stages - near) * others
+    copied = max(0.0, shard - inside - outside)
+    joined = island_ranks(workload.hardware, workload.ranks_per_node) > 1
+    sent = outside if joined else inside + outside
+    return Moved(copied=copied, inside=inside, outside=outside, sent=sent)
+
+
+def moved_apart(workload: Workload, shape: Shape, rollout: ParallelLayout) -> Moved:
+    """What a switch to another pool moves: every rank receives its whole shard."""
+    shard = rollout_weight_bytes(workload, shape, rollout)
+    return Moved(outside=shard, sent=shard)
+
+
+def switch_parts(workload: Workload, what: Moved) -> Parts:
+    """The seconds of a switch: launches, copies (read and written), and the wires, in turn.
+
+    Buckets overlap a little more than this on H200s: a 7B from t2 to g1 took 29 to 33 ms.
+    """
+    machine = workload.machine
+    rates, device, slow = machine.train_rates, machine.device, workload.slowdown
+    # The device is in units of two bytes an element, the bytes here are real ones.
+    real = machine.element_bytes / 2
+    fixed = workload.hardware.switch_microseconds * MICROSECOND
+    memory = 2 * what.copied / (device.memory_bytes_per_second * rates.memory_share * real)
+    parts = {"launch": fixed * slow, "memory": memory * slow}
+    if what.inside:
+        link = device.link_bytes_per_second(workload.ranks_per_node) * rates.link_share * real
+        parts["link"] = (rates.ring_us * MICROSECOND + what.inside / link) * slow
+    if what.outside:
+        nic = device.nic_bytes_per_second * rates.nic_share * real
+        parts["nic"] = (rates.nic_us * MICROSECOND + what.outside / nic) * slow
+    return parts
+
+
+def apart_parts(workload: Workload, shape: Shape, rollout: ParallelLayout) -> Parts:
+    """The seconds of a switch to another pool, its nodes passing every piece on in a ring.
+
+    Each byte of the model enters a node once, over all of its NICs, and spreads over the links.
+    """
+    machine = workload.machine
+    rates, device = machine.train_rates, machine.device
+    real = machine.element_bytes / 2
+    whole = float(workload.element_bytes * workload.model.parameter_count)
+    shard = rollout_weight_bytes(workload, shape, rollout)
+    nics = device.nic_bytes_per_second * rates.nic_share * real * workload.ranks_per_node
+    link = device.link_bytes_per_second(workload.ranks_per_node) * rates.link_share * real
+    return {
+        "launch": workload.hardware.switch_microseconds * MICROSECOND * workload.slowdown,
+        "nic": (rates.nic_us * MICROSECOND + whole / nics) * workload.slowdown,
+        "link": (rates.ring_us * MICROSECOND + shard / link) * workload.slowdown,
+    }
+
+
+def rollout_weight_bytes(workload: Workload, shape: Shape, rollout: ParallelLayout) -> float:
+    """The weights of one rank of a replica."""
+    account = serving_account(
+        shape,
+        Serving(
+            tp=rollout.tp,
+            cached_tokens=0,
+            sequences=0,
+            prefill_tokens=0,
+            element_bytes=workload.element_bytes,
+        ),
+    )
+    return account.of(Kind.WEIGHTS)
+
+
+def wake_seconds(workload: Workload, cache_bytes: float) -> float:
+    """Mapping the cache of a sleeping rollout back (measured on H200s, 1.5 to 4 ms a GB)."""
+    return workload.hardware.wake_ms_per_gb * 1e-3 * cache_bytes / GIGA

@@ -1,0 +1,141 @@
+"""A job, a layout and its settings, in the words of the time and the memory models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from plans.bytes.execution import Execution
+from plans.bytes.shape import shape_of
+from plans.dataflow import Phase, Role
+from plans.layout import ParallelLayout
+from plans.placement import TrainSettings
+from plans.times.generation import ReplicaSetting
+from plans.times.layer import TrainSetting
+from plans.times.shape import Shape
+from plans.workload import Workload
+
+# Roles whose head gives one number a token instead of one a word.
+JUDGES = (Role.CRITIC, Role.REWARD)
+LEARNS = {
+    "update_actor": Role.ACTOR_TRAIN,
+    "update_critic": Role.CRITIC,
+    "supervised": Role.ACTOR_TRAIN,
+}
+SCORES = {
+    "old_log_prob": Role.ACTOR_TRAIN,
+    "ref": Role.REFERENCE,
+    "values": Role.CRITIC,
+}
+GENERATES = ("gen", "gen_max", "evaluate")
+BACKWARD_PASSES = 2.0
+
+
+def role_shape(workload: Workload, role: Role) -> Shape:
+    """The shape of the model that a role holds."""
+    shape = shape_of(workload.of(role).model)
+    return replace(shape, judges=True) if role in JUDGES else shape
+
+
+def working_role(workload: Workload, phase: str) -> Role | None:
+    """The role whose model learns or scores in a phase; None where none does."""
+    if phase == "reward":
+        return Role.REWARD if workload.reward_model else None
+    return LEARNS.get(phase) or SCORES.get(phase)
+
+
+def forward_flops(shape: Shape, sequence: float) -> float:
+    """Forward FLOPs of a token in sequences of that length, causal attention counted half.
+
+    Two a parameter that it passes through and 2 (q + v) a visible pair of tokens
+    (Korthikanti et al. 2022, appendix A, halved).
+    """
+    attention = (shape.query_width + shape.value_width) * sequence
+    return 2.0 * shape.active_parameters + shape.layers * attention
+
+
+def work_of(workload: Workload, phase: Phase) -> tuple[float, float]:
+    """Tokens a phase works on and FLOPs of the model for them; a backward pass is two forward."""
+    sequences = workload.job.batch.sequences * phase.passes
+    each = forward_flops(role_shape(workload, phase.role), workload.sequence_tokens)
+    if phase.name in GENERATES:
+        tokens = sequences * workload.mean_response
+        return tokens, tokens * each
+    if working_role(workload, phase.name) is None:
+        return 0.0, 0.0
+    tokens = sequences * workload.sequence_tokens
+    return tokens, tokens * each * (1 + BACKWARD_PASSES * (phase.name in LEARNS))
+
+
+def train_setting(
+    workload: Workload, layout: ParallelLayout, settings: TrainSettings, sequences: int
+) -> TrainSetting:
+    """One pass over `sequences` sequences, of the longest prompt and response each.
+
+    Shorter ones are padded to that, as the engines here do.
+    """
+    shard = max(1, sequences // layout.dp)
+    micro_batch = min(shard, settings.micro_batch)
+    return TrainSetting(
+        sequence=workload.sequence_tokens,
+        micro_batch=micro_batch,
+        micro_batches=-(-shard // micro_batch),
+        dp=layout.dp,
+        tp=layout.tp,
+        pp=layout.pp,
+        cp=layout.cp,
+        ep=layout.ep,
+        virtual=layout.vpp,
+        domain=workload.ranks_per_node,
+        recompute=settings.recompute,
+        sharding="optimizer" if settings.distributed_optimizer else "none",
+        reduce_bytes=workload.machine.reduce_bytes,
+        sequence_parallel=settings.sequence_parallel,
+        fused_attention=_fused(workload),
+        offload=settings.optimizer_offload,
+    )
+
+
+def execution(
+    workload: Workload, layout: ParallelLayout, settings: TrainSettings, sequences: int
+) -> Execution:
+    """The same for the memory tree.
+
+    Adam's two fp32 moments, and the fp32 master copy when weights are bf16: 8 or 12 bytes a
+    parameter (Megatron-core, theoretical_memory_usage.py); logits once as computed and once in
+    fp32 for the softmax.
+    """
+    shard = max(1, sequences // layout.dp)
+    micro_batch = min(shard, settings.micro_batch)
+    width = workload.element_bytes
+    return Execution(
+        sequence=workload.sequence_tokens,
+        micro_batch=micro_batch,
+        micro_batches=-(-shard // micro_batch),
+        tp=layout.tp,
+        pp=layout.pp,
+        dp=layout.dp,
+        cp=layout.cp,
+        ep=layout.ep,
+        vpp=layout.vpp,
+        schedule="interleaved" if layout.vpp > 1 else "1f1b",
+        first_layers=settings.first_layers,
+        last_layers=settings.last_layers,
+        sequence_parallel=settings.sequence_parallel,
+        recompute=settings.recompute,
+        optimizer_offload=settings.optimizer_offload,
+        sharding="optimizer" if settings.distributed_optimizer else "none",
+        weight_bytes=width,
+        gradient_bytes=4,
+        state_bytes=8 if width == 4 else 12,
+        logit_bytes=4 + width,
+        flash=_fused(workload),
+    )
+
+
+def replica(workload: Workload, layout: ParallelLayout) -> ReplicaSetting:
+    return ReplicaSetting(tp=layout.tp, domain=workload.ranks_per_node)
+
+
+def _fused(workload: Workload) -> bool:
+    """Whether attention keeps no scores: flash kernels, which a CPU does not have."""
+    return workload.hardware.platform != "cpu"

@@ -1,0 +1,87 @@
+"""Machine: a kind of hardware with the rates its software stacks reach, and how sure they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import hypot
+
+from plans.hardware import HardwareSpec
+from plans.source import PlanError
+from plans.times.calibration import Calibration, read_calibration
+from plans.times.device import Device
+from plans.times.ops import Ops
+from plans.times.rates import GenerateRates, StepRates, TrainRates
+
+LEVELS = ("datasheet", "published", "micro", "trace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the time models need of one node group; `train` and `generate` fill their own tables.
+
+    `element_bytes` is the width of weights and activations. The models count two bytes an
+    element, so `device` is in those units (`Device.at_full_width`).
+    """
+
+    hardware: HardwareSpec
+    element_bytes: int
+    device: Device
+    train: Ops
+    train_rates: TrainRates
+    generate: Ops
+    generate_rates: GenerateRates
+    step_rates: StepRates
+    calibrations: tuple[Calibration, ...]
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the logarithm of measured over planned seconds of a step.
+
+        From the step calibration's runs that had no measured neighbour: a plan has none. Where
+        those were on other devices, the errors of the training stack on this one add.
+        """
+        name = self.hardware.chip.name
+        train, _, step = self.calibrations
+        whole = step.spread_of("rlhf_step", name).far
+        if f"rlhf_step {name}" in step.spread:
+            return whole
+        return hypot(whole, train.spread_of("train", name).far)
+
+    @property
+    def level(self) -> str:
+        """The weakest level of the three calibrations."""
+        return min((one.level for one in self.calibrations), key=LEVELS.index)
+
+    @property
+    def reduce_bytes(self) -> int:
+        """Bytes of a gradient on the wire, fp32, in the models' units of two an element."""
+        return 8 // self.element_bytes
+
+
+def machine_of(hardware: HardwareSpec, precision: str, slowdown: float = 1.0) -> Machine:
+    """The machine of a hardware; `slowdown` when several ranks share a device.
+
+    Raises PlanError for a precision that the device's file has no peak of.
+    """
+    if not hardware.flops_per_second(precision):
+        text = f"{hardware.name} has no figures for {precision}"
+        raise PlanError(text, at=("precision",))
+    stacks, chip = hardware.stacks, hardware.chip
+    train, generate, step = (
+        read_calibration(name) for name in (stacks.train, stacks.generate, stacks.step)
+    )
+    device = chip.at_full_width if precision == "fp32" else chip
+    train_rates, generate_rates = train.train_rates(chip.name), generate.generate_rates(chip.name)
+    train_rates = replace(train_rates, slowdown=train_rates.slowdown * slowdown)
+    generate_rates = replace(generate_rates, slowdown=generate_rates.slowdown * slowdown)
+    return Machine(
+        hardware=hardware,
+        element_bytes=4 if precision == "fp32" else 2,
+        device=device,
+        train=Ops(device, train_rates),
+        train_rates=train_rates,
+        generate=Ops(device, generate_rates),
+        generate_rates=generate_rates,
+        step_rates=step.step_rates(chip.name),
+        calibrations=(train, generate, step),
+    )

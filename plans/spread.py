@@ -1,0 +1,16 @@
+"""The interval that is stated with planned seconds: errors are taken to be log-normal."""
+
+from __future__ import annotations
+
+from math import exp
+from statistics import NormalDist
+
+# Share of what is measured that lies within the interval.
+COVERED = 0.8
+QUANTILE = NormalDist().inv_cdf((1 + COVERED) / 2)
+
+
+def ends_of(sigma: float) -> tuple[float, float]:
+    """Factors from planned seconds to both ends; `sigma` of log(measured / planned)."""
+    width = exp(QUANTILE * sigma)
+    return 1 / width, width
