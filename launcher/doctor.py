@@ -98,6 +98,46 @@ def env(file: Path, as_json: bool) -> int:
     return conclude(lint(file), as_json)
 
 
+@doctor.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def container(file: Path, as_json: bool) -> int:
+    """Judge a Dockerfile, an Apptainer definition or a compose file, without building it.
+
+    \b
+    Example:
+      rlplan doctor container rocm/Dockerfile
+    """
+    from launcher.doctor_container import lint
+
+    return conclude(lint(file), as_json)
+
+
+@doctor.command()
+@click.argument("job", type=click.Path(path_type=Path), required=False)
+@click.option("--hardware", help="A kind of hardware, in the place of a job file.")
+@json_option
+def image(job: Path | None, hardware: str | None, as_json: bool) -> int:
+    """Say which image suits a job file or plan.json, why, and how to build and enter it.
+
+    \b
+    Examples:
+      rlplan doctor image job.yaml
+      rlplan doctor image --hardware mi300x
+    """
+    from launcher.doctor_image import choose, commands, hardware_of, text_of
+
+    if (job is None) == (hardware is None):
+        raise click.UsageError("give a job file or --hardware")
+    name = hardware_of(job, hardware)
+    if as_json:
+        row, others = choose(name)
+        echo_json({"hardware": name, **asdict(row), "others": others, "commands": commands(row)})
+    else:
+        click.echo("\n".join(text_of(name)))
+    return ExitCode.OK
+
+
 def conclude(findings: Sequence[Finding], as_json: bool) -> int:
     """Show findings; exit code 1 when one is a failure."""
     from runtime.preflight import failures

@@ -20,7 +20,7 @@ class Software:
     """One set of software: exact versions, the GPUs it serves, and what was run with it.
 
     `runtime` is the version of CUDA or ROCm that torch was built for, `driver` the least
-    driver for it; `base` the image that `recipe` starts from.
+    driver for it; `base` the image that `recipe` (docker) and `definition` (apptainer) start from.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Software:
     recipe: str
     verified: str
     source: str
+    definition: str = ""
     runtime: str = ""
     driver: str = ""
 
