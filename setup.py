@@ -57,6 +57,7 @@ setup(
             "pytest",
             "pytest-timeout",
             "ruff",
+            "trl==1.16.0",
             "types-PyYAML",
         ],
     },

@@ -82,7 +82,7 @@ class ActorObjective:
         report = {
             "clip_frac": clipped.to(log_probs.dtype),
             "entropy": algorithms.entropy_estimate(detached),
-            "rollout_gap": (detached - sampled).abs(),
+            "rollout_gap": (old - sampled).abs(),
         }
         if algorithm.importance_cap:
             report["importance"] = algorithms.importance_weights(

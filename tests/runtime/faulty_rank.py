@@ -29,6 +29,9 @@ class FaultyWork:
             FAULTS[self.fault[0]]()
         return {"reward/mean": float(step)}
 
+    def again(self, _name):
+        return None
+
     def await_others(self, name, step):
         """Return when all other ranks wait behind this phase."""
         here, waiting = (name, step, True), 0

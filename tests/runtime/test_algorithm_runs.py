@@ -1,13 +1,15 @@
 """Each algorithm, run from a job file to its export by the real engines, on one and two ranks."""
 
+from itertools import pairwise
 
 import pytest
 
+from runtime.experience import read_experience
+from runtime.shaping import have_spread
 from tests.runs import metrics, run, write_job
 
 pytestmark = [pytest.mark.engines, pytest.mark.slow]
 
-TWO = {"hardware": "cpu", "ranks": 2}
 KL = {"weight": 0.05}
 # name: what is changed of the small job
 JOBS = {
@@ -47,3 +49,40 @@ def test_an_algorithm_runs_the_same_on_one_and_on_two_ranks(case, tmp_path):
         seen.append([{name: round(row[name], 3) for name in SEEN} for row in metrics(folder)])
     assert seen[0] == seen[1]
     assert all(row["actor/grad_norm"] > 0 for row in seen[0])
+
+
+DYNAMIC = {
+    "algorithm": {
+        "name": "dapo",
+        "overlong": {"buffer": 1},
+        "dynamic": {"expected_passes": 2, "max_passes": 3},
+        "kl": {"weight": 0.05, "target": 0.01, "horizon": 100},
+    },
+    "batch": {"prompts": 8, "samples": 2},
+    "cluster": {"hardware": "cpu", "ranks": 2},
+    "supervised": None,
+    "steps": 4,
+}
+
+
+def test_dapo_draws_until_every_group_teaches_something_and_goes_on_after_a_stop(tmp_path):
+    folders = [tmp_path / "unbroken", tmp_path / "stopped"]
+    for folder in folders:
+        folder.mkdir()
+        write_job(folder, checkpoint={"every": 2}, **DYNAMIC)
+    run(folders[0])
+    rows = metrics(folders[0])
+    assert {row["dynamic/passes"] for row in rows} <= {1.0, 2.0, 3.0}
+    assert max(row["dynamic/passes"] for row in rows) > 1
+    assert all(row["reward/overlong"] > 0 for row in rows)
+    seen = read_experience(folders[0] / "runs/small/experience/step-000004")
+    if rows[-1]["dynamic/passes"] < 3:
+        assert have_spread(seen.rewards, 2).all()
+    # a fifth of 16 in 100 sequences up or down at most, and never standing still
+    weights = [row["actor/kl_weight"] for row in rows]
+    assert weights[0] == 0.05
+    for before, after in pairwise(weights):
+        assert 0 < abs(after / before - 1) <= 0.2 * 16 / 100 + 1e-9
+    run(folders[1], "--until", "3")
+    run(folders[1], "--resume")
+    assert metrics(folders[1]) == rows
