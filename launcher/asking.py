@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from plans.estimate import Estimate
+    from plans.reports.sweep import Point
     from plans.variant import Change
     from plans.whatif import Answer
 
@@ -72,6 +74,57 @@ def answers(
     ask = asking(job)
     asked = tracked(questions(found.plan, found.hardware), "what if")
     return tuple(answered(one, lambda more: price(ask((*changes, *more)))) for one in asked)
+
+
+def sweep(
+    job: Path,
+    hardware: Sequence[str],
+    nodes: Sequence[int],
+    changes: tuple[Change, ...],
+    price: Callable[[Any], Any],
+) -> tuple[Point, ...]:
+    """The job on each kind of hardware with each number of nodes; () keeps what the job says."""
+    from plans.load import asking
+    from plans.reports.sweep import Point
+    from plans.source import UserError
+    from plans.variant import Change
+
+    ask = asking(job)
+    own = ask(changes)
+    cluster = own.plan.job.cluster
+    kinds, counts = hardware or (own.hardware.name,), nodes or (cluster.nodes,)
+    points = []
+    for kind, count in tracked(product(kinds, counts), "machines"):
+        asked = [Change(at=("cluster", "hardware"), value=kind)]
+        asked.append(Change(at=("cluster", "nodes"), value=count))
+        if kind != own.hardware.name:
+            asked.append(Change(at=("cluster", "ranks"), value=None))
+        try:
+            found = price(ask((*changes, *asked)))
+            points.append(Point(hardware=kind, nodes=count, estimate=found))
+        except UserError as error:
+            points.append(Point(hardware=kind, nodes=count, reason=str(error)))
+    return tuple(points)
+
+
+def listed(texts: str | None, option: str, known: Sequence[str] = ()) -> tuple[str, ...]:
+    """The words of 'a,b'; wrong usage when one of them is not known."""
+    from plans.source import suggestion
+
+    words = tuple(word.strip() for word in (texts or "").split(",") if word.strip())
+    for word in words:
+        if known and word not in known:
+            hint = suggestion(word, list(known), f"; known: {', '.join(known)}")
+            raise click.BadParameter(f"{word!r} is not known{hint}", param_hint=option)
+    return words
+
+
+def counts(text: str | None, option: str) -> tuple[int, ...]:
+    """The whole numbers of '1,2,4'."""
+    words = listed(text, option)
+    if not all(word.isdigit() and int(word) for word in words):
+        raise click.BadParameter(f"{text!r} is not like 1,2,4", param_hint=option)
+    return tuple(int(word) for word in words)
 
 
 def _dollars(price: str | None) -> float | None:

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import click
 
-from launcher.asking import answers, fix_option, fixes, price_option, pricing
+from launcher.asking import (
+    answers,
+    counts,
+    fix_option,
+    fixes,
+    listed,
+    price_option,
+    pricing,
+    sweep,
+)
 from launcher.planning import columns, echo_json, json_option, write
 from plans.source import UserError
 
@@ -17,6 +26,8 @@ from plans.source import UserError
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page.")
 @fix_option
 @price_option
+@click.option("--hardware", metavar="NAME,...", help="On these kinds of nodes: a table.")
+@click.option("--nodes", metavar="N,...", help="On so many nodes: a table.")
 @click.option(
     "--measured",
     metavar="RUN",
@@ -30,6 +41,8 @@ def estimate(
     html: Path | None,
     fixed: tuple[str, ...],
     price: str | None,
+    hardware: str | None,
+    nodes: str | None,
     measured: Path | None,
     as_json: bool,
 ) -> None:
@@ -41,10 +54,13 @@ def estimate(
       rlplan estimate job.yaml --detail --price 2.50
       rlplan estimate job.yaml --fix tp=4,rollout.tp=2
       rlplan estimate job.yaml --html plan.html
+      rlplan estimate job.yaml --hardware h100-sxm,mi300x --nodes 1,2,4,8
       rlplan estimate --measured runs/math-grpo-7b
     """
     if measured:
         _print_measured(measured, as_json)
+    elif job and (hardware or nodes):
+        _print_sweep(job, hardware, nodes, fixed, price, as_json)
     elif job:
         _print_estimate(job, detail, html, fixed, price, as_json)
     else:
@@ -81,6 +97,26 @@ def _print_estimate(
         from plans.reports.screen import estimate_text
 
         click.echo(estimate_text(found, columns()), nl=False)
+
+
+def _print_sweep(
+    job: Path,
+    hardware: str | None,
+    nodes: str | None,
+    fixed: tuple[str, ...],
+    price: str | None,
+    as_json: bool,
+) -> None:
+    """Print what the job takes on each of these machines."""
+    from plans.hardware import known_hardware
+    from plans.reports.sweep import sweep_data, sweep_text
+
+    kinds = listed(hardware, "--hardware", known_hardware())
+    points = sweep(job, kinds, counts(nodes, "--nodes"), fixes(fixed), pricing(price))
+    if as_json:
+        echo_json(sweep_data(points))
+    else:
+        click.echo(sweep_text(points, columns()), nl=False)
 
 
 def _print_measured(folder: Path, as_json: bool) -> None:

@@ -2,40 +2,67 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from launcher.asking import fix_option, fixes
 from launcher.planning import columns, echo_json, job_argument, json_option
 
+if TYPE_CHECKING:
+    from plans.estimate import Estimate
+    from plans.whatif import Answer
+
 
 @click.command()
 @job_argument
-@click.option("--why-not", "wanted", metavar="AXIS=N,...", help="Only layouts such as tp=8,pp=1.")
+@click.option(
+    "--why-not",
+    "wanted",
+    metavar="KEY=VALUE,...",
+    help="The plan with these keys settled, such as tp=8,pp=2 or pool=split, beside the plan.",
+)
 @fix_option
 @json_option
 def explain(job: Path, wanted: str | None, fixed: tuple[str, ...], as_json: bool) -> None:
-    """Say why the plan is what it is: the other layouts, and what they lose or break.
+    """Say why the plan is what it is: what binds it, the other layouts, what they lose or break.
 
     \b
-    Example:
+    Examples:
+      rlplan explain job.yaml
       rlplan explain job.yaml --why-not tp=8
+      rlplan explain job.yaml --why-not pool=split
     """
+    from plans.load import asking
     from plans.load import estimate as estimate_file
+    from plans.reports.explain import explain_text, why_not_text
+    from plans.whatif import Question, answered, roomier
 
-    degrees = _degrees(wanted)
-    found = estimate_file(job, fixes(fixed))
-    if as_json:
-        from plans.reports.data import estimate_data
-
-        data = estimate_data(found)
-        echo_json({key: data[key] for key in ("plan", "layouts", "rejections")})
+    changes = fixes(fixed)
+    asked = fixes([wanted] if wanted else [])
+    found = estimate_file(job, changes)
+    if wanted:
+        ask = asking(job)
+        question = Question(text=wanted, changes=asked)
+        answer = answered(question, lambda more: ask((*changes, *more)))
     else:
-        from plans.reports.explain import explain_text
+        answer = roomier(found.search)
+    if as_json:
+        _echo_explanation(found, answer)
+    elif wanted:
+        click.echo(why_not_text(found, answer, columns()), nl=False)
+    else:
+        click.echo(explain_text(found, answer, columns()), nl=False)
 
-        click.echo(explain_text(found, degrees, columns()), nl=False)
+
+def _echo_explanation(found: Estimate, answer: Answer) -> None:
+    from plans.reports.compare import answers_data
+    from plans.reports.data import estimate_data
+
+    data = estimate_data(found)
+    kept = {key: data[key] for key in ("plan", "layouts", "rejections")}
+    echo_json({**kept, "answer": answers_data([answer])[0]})
 
 
 @click.command()
@@ -65,11 +92,3 @@ def diff(one: Path, other: Path, as_json: bool) -> int:
     else:
         click.echo(differences_text(first, second, found, columns()), nl=False)
     return int(bool(found))
-
-
-def _degrees(wanted: str | None) -> dict[str, int]:
-    """{'tp': 8} from 'tp=8'."""
-    pairs = [re.fullmatch(r"(tp|pp|dp)=(\d+)", word) for word in (wanted or "").split(",") if word]
-    if not all(pairs):
-        raise click.BadParameter(f"{wanted!r} is not like tp=8,pp=1", param_hint="--why-not")
-    return {pair[1]: int(pair[2]) for pair in pairs if pair}

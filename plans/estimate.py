@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from plans.bytes.account import Kind
 from plans.chain import Chain, chain_of
 from plans.dataflow import Role
 from plans.hardware import HardwareSpec
@@ -16,6 +17,9 @@ from plans.spread import ends_of
 from plans.timeline import PhaseTime, outside_times, step_times
 from plans.units import HOUR, TERA
 from plans.workload import Workload
+
+# How deep the tree of modules is told: 'layers.mlp'.
+MODULE_DEPTH = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +66,18 @@ class PhaseEstimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryEstimate:
-    """Bytes by kind of the fullest rank of a pool while a phase lasts."""
+    """Bytes by kind of the fullest rank of a pool while a phase lasts.
+
+    `kinds` and `modules` are two views of the bytes on the device; `host_bytes` are beside them.
+    """
 
     phase: str
     pool: str
     rank: int
     kinds: dict[str, float]
+    modules: dict[str, float]
     capacity_bytes: float
+    host_bytes: float
 
     @property
     def total(self) -> float:
@@ -131,7 +140,8 @@ class Estimate:
     def tokens_per_day(self) -> float:
         """Response tokens of a day of steps."""
         job = self.plan.job
-        return job.batch.sequences * job.tokens.response * 24 * HOUR / self.plan.step_seconds
+        mean = self.search.workload.mean_response
+        return job.batch.sequences * mean * 24 * HOUR / self.plan.step_seconds
 
     def starts(self) -> Iterator[tuple[PhaseEstimate, float]]:
         """Each phase with the second of the step at which it begins.
@@ -213,6 +223,8 @@ def _memory(found: Search, plan: Plan, phase: str) -> Iterator[MemoryEstimate]:
             phase=phase,
             pool=pool.name,
             rank=account.rank,
-            kinds={str(kind): count for kind, count in account.by_kind().items()},
+            kinds={str(kind): n for kind, n in account.by_kind().items() if kind != Kind.HOST},
+            modules=account.by_module(MODULE_DEPTH),
             capacity_bytes=float(workload.hardware.memory_bytes),
+            host_bytes=account.host_total,
         )

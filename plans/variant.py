@@ -32,6 +32,8 @@ SHORT: dict[str, Location] = {
     "nodes": ("cluster", "nodes"),
     "ranks": ("cluster", "ranks"),
 }
+# `pool=split`: the rollout on ranks of its own.
+SPLIT = ("roles", "actor_rollout", "pool")
 FORM = "tp=4,rollout.tp=2,nodes=8"
 
 
@@ -68,6 +70,8 @@ def _change(word: str) -> Change:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
+    if name == "pool" and value == "split":
+        return Change(at=SPLIT, value="rollout")
     return Change(at=(*SHORT.get(first, (first,)), *rest), value=value)
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from plans.estimate import Estimate
+from plans.estimate import Estimate, estimate_of
 from plans.hardware import HardwareSpec, known_hardware
 from plans.plan import Plan
+from plans.search import Search, search
 from plans.source import UserError
 from plans.variant import Change
 
 Changes = tuple[Change, ...]
 Ask = Callable[[Changes], Estimate]
 DEGREES = (1, 2, 4, 8)
+ROOMIER = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,18 @@ def questions(plan: Plan, hardware: HardwareSpec) -> Iterator[Question]:
         for other in known_hardware():
             if other not in (hardware.name, "cpu"):
                 yield _question(other, ("cluster", "hardware"), other)
+
+
+def roomier(found: Search) -> Answer:
+    """What if every device had twice the memory."""
+    workload = found.workload
+    hardware = replace(workload.hardware, memory_gib=ROOMIER * workload.hardware.memory_gib)
+    question = Question(text=f"{ROOMIER} times the memory", changes=())
+    try:
+        other = search(workload.job, workload.model, hardware, workload.reward_model)
+        return Answer(question=question, estimate=estimate_of(other))
+    except UserError as error:
+        return Answer(question=question, reason=str(error))
 
 
 def answered(question: Question, ask: Ask) -> Answer:

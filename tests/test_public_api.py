@@ -33,7 +33,17 @@ NAMES = {
 }
 COMMANDS = {
     "plan": {"job", "--output", "--fix", "--compare", "--json"},
-    "estimate": {"job", "--detail", "--html", "--fix", "--price", "--measured", "--json"},
+    "estimate": {
+        "job",
+        "--detail",
+        "--html",
+        "--fix",
+        "--price",
+        "--hardware",
+        "--nodes",
+        "--measured",
+        "--json",
+    },
     "diff": {"one", "other", "--json"},
     "explain": {"job", "--why-not", "--fix", "--json"},
     "render": {"job", "--output", "--mpi", "--python", "--json"},
@@ -79,7 +89,7 @@ def test_the_commands_of_bench_and_their_options():
         name: {max(parameter.opts, key=len) for parameter in command.params}
         for name, command in commands()["bench"].commands.items()
     }
-    assert found == {"validate": {"table", "--level", "--json"}}
+    assert found == {"validate": {"table", "--level", "--calibration", "--json"}}
 
 
 def test_an_unknown_name_is_an_attribute_error():

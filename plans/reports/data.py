@@ -45,7 +45,7 @@ def estimate_data(estimate: Estimate, answers: Sequence[Answer] = ()) -> dict[st
         "layouts": [one.data() for one in found.ranked],
         "rejections": [{"what": one.what, "reason": one.reason} for one in found.rejections],
         "levers": levers_of(estimate),
-        "assumptions": assumptions(estimate),
+        "assumptions": list(assumptions(estimate)),
         "what_ifs": answers_data(answers),
     }
 

@@ -1,45 +1,107 @@
-"""Why this plan: the other layouts with what they lose, and what rules out the rest."""
+"""Why this plan: what binds it, what the next ones lose, and why the rest fell out."""
 
 from __future__ import annotations
 
-from plans.estimate import Estimate
-from plans.layout import ParallelLayout
-from plans.reports.rows import Rows
-from plans.reports.screen import header
+from collections.abc import Iterator
+
+from plans.estimate import Estimate, PhaseEstimate
+from plans.reports.compare import compare_text
+from plans.reports.facts import Facts
+from plans.reports.rows import Rows, limits_text
+from plans.reports.screen import header, told
 from plans.reports.words import COLUMNS, change, gib, number, table
 from plans.search import Ranked, Search
+from plans.whatif import Answer
 
 LAYOUTS_SHOWN = 20
+# Names of what was rejected for one reason; the others are counted.
+NAMES_SHOWN = 6
 
 
-def explain_text(estimate: Estimate, wanted: dict[str, int], width: int = COLUMNS) -> str:
-    """Why this plan: the layouts in order with what they lose, and why the others fell out.
+def explain_text(estimate: Estimate, roomier: Answer, width: int = COLUMNS) -> str:
+    """Why this plan: what binds it, the layouts in order, and the reasons against the others.
 
-    `wanted` narrows both lists to training layouts with these degrees, such as {'tp': 8}.
+    `roomier` is the answer to what if every device had twice the memory.
     """
     found = estimate.search
-    kept = [one for one in found.ranked if _agrees(one.candidate.train, wanted)]
-    refused = [one for one in found.rejections if _agrees(one.layout, wanted)]
     rows: Rows = [("layout", "step", "peak", "against the plan")]
-    rows += [_ranked_row(found, one) for one in kept[:LAYOUTS_SHOWN]]
-    lines = [*header(estimate, width), "", *table(rows, width=width)]
-    if not kept:
-        degrees = " ".join(f"{axis}{degree}" for axis, degree in wanted.items())
-        lines.append(f"no layout with {degrees} fits")
-    if len(kept) > LAYOUTS_SHOWN:
-        lines.append(f"and {len(kept) - LAYOUTS_SHOWN} slower ones (--json lists them)")
-    if refused:
-        why = [("rejected", "why"), *((one.what, one.reason) for one in refused)]
-        lines += ["", *table(why, width=width)]
+    rows += [_ranked_row(found, one) for one in found.ranked[:LAYOUTS_SHOWN]]
+    lines = [*header(estimate, width), "", *told(_binding(estimate, roomier), width)]
+    lines += ["", *table(rows, " rr", width)]
+    if len(found.ranked) > LAYOUTS_SHOWN:
+        lines.append(f"and {len(found.ranked) - LAYOUTS_SHOWN} slower ones (--json lists them)")
+    if found.rejections:
+        lines += ["", *table([("why not", "what"), *_grouped(found)], width=width)]
     return "\n".join((*lines, ""))
+
+
+def why_not_text(estimate: Estimate, answer: Answer, width: int = COLUMNS) -> str:
+    """The plan that was asked for beside the one that was found; or why there is none."""
+    name = answer.question.text
+    if answer.estimate is None:
+        return "\n".join((*header(estimate, width), "", f"{name}: {answer.reason}", ""))
+    other = answer.estimate
+    ratio = other.step.expected / estimate.step.expected
+    if other.plan.placements == estimate.plan.placements:
+        verdict = f"{name}: so it is; this is the plan"
+    else:
+        verdict = f"{name}: legal, fits, {change(ratio)} time: {_causes(estimate, other)}"
+    side = compare_text([("the plan", estimate), (name, other)], width)
+    return f"{verdict}\n\n{side}"
+
+
+def _binding(estimate: Estimate, roomier: Answer) -> Facts:
+    """What keeps the step from being shorter: the longest phase, and the memory."""
+    longest = max(estimate.phases, key=lambda phase: phase.seconds.expected)
+    share = longest.seconds.expected / estimate.step.expected
+    yield "binds", f"{longest.name}, {share:.0%} of the step: {limits_text(longest)}"
+    peak = estimate.peak
+    full = f"{peak.share:.0%} full in {peak.phase}"
+    if roomier.estimate is None:
+        yield "memory", f"{full}; with twice as much: {roomier.reason}"
+        return
+    ratio = roomier.estimate.step.expected / estimate.step.expected
+    other = roomier.estimate.search.best.candidate
+    if ratio > 0.999:
+        yield "memory", f"{full}; twice as much would not make it faster"
+    else:
+        yield "memory", f"{full}; twice as much would give {change(ratio)} time ({other})"
+
+
+def _causes(one: Estimate, other: Estimate) -> str:
+    """'update_actor +3.2 s, ref +1.2 s': the phases that differ, the most first."""
+    before = {phase.name: phase for phase in one.phases}
+    changes = [(phase, _slower(before.get(phase.name), phase)) for phase in other.phases]
+    changes.sort(key=lambda pair: -abs(pair[1]))
+    least = 0.002 * one.step.expected
+    shown = [
+        f"{phase.name} {'+' if more > 0 else ''}{number(more)} s"
+        for phase, more in changes
+        if abs(more) > least
+    ]
+    return ", ".join(shown) or "every phase as long"
+
+
+def _slower(before: PhaseEstimate | None, after: PhaseEstimate) -> float:
+    return after.seconds.expected - (before.seconds.expected if before else 0.0)
 
 
 def _ranked_row(found: Search, one: Ranked) -> tuple[str, ...]:
     ratio = one.step_seconds / found.best.step_seconds
     against = "the plan" if one is found.best else f"{change(ratio)} time"
-    peak = f"{gib(one.peak_bytes)} GiB"
-    return str(one.candidate), f"{number(one.step_seconds)} s", peak, against
+    return (
+        str(one.candidate),
+        f"{number(one.step_seconds)} s",
+        f"{gib(one.peak_bytes)} GiB",
+        against,
+    )
 
 
-def _agrees(layout: ParallelLayout, wanted: dict[str, int]) -> bool:
-    return all(layout.degree(axis) == degree for axis, degree in wanted.items())
+def _grouped(found: Search) -> Iterator[tuple[str, str]]:
+    """Each reason once, with what fell to it."""
+    reasons: dict[str, list[str]] = {}
+    for one in found.rejections:
+        reasons.setdefault(one.reason, []).append(one.what)
+    for reason, names in reasons.items():
+        more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        yield reason, ", ".join(names[:NAMES_SHOWN]) + more

@@ -9,6 +9,7 @@ from plans.estimate import Estimate, Interval
 from plans.reports.rows import ends, word
 from plans.reports.words import SEPARATOR, change, gib, number, plural, short_count
 from plans.spread import COVERED, ends_of
+from plans.times.lengths import SIGMA
 from plans.units import HOUR, count_text, seconds_text
 
 Facts = Iterator[tuple[str, str]]
@@ -96,10 +97,22 @@ def levers_of(estimate: Estimate) -> dict[str, float]:
     return sums
 
 
-def assumptions(estimate: Estimate) -> list[str]:
+def assumptions(estimate: Estimate) -> Iterator[str]:
     """What the numbers take for granted."""
-    response = count_text(estimate.plan.job.tokens.response)
-    return [f"every response is {response} tokens long, the limit"]
+    tokens = estimate.plan.job.tokens
+    longest = count_text(tokens.response)
+    if tokens.mean_response:
+        mean = count_text(tokens.mean_response)
+        spread = f"log-normal with sigma {SIGMA}, cut at {longest}"
+        yield f"responses of {mean} tokens on average, {spread}"
+    else:
+        yield f"every response is {longest} tokens long, the limit"
+    padded = count_text(tokens.prompt + tokens.response)
+    yield f"sequences are padded to {padded} tokens in training"
+    yield "errors of all phases go together, so that their intervals add"
+    if estimate.outside and any(one.name == "evaluate" for one in estimate.outside):
+        yield "an evaluation takes as long as a step's generation"
+    yield "the first step as long as any other"
 
 
 def duration(value: Interval) -> str:

@@ -109,13 +109,17 @@ def settings_text(one: Placement) -> str:
 
 
 def limits_text(phase: PhaseEstimate) -> str:
-    """'arithmetic 71%, links 22%': the two largest parts worth telling."""
+    """'arithmetic 71%, links 22%': the two largest parts worth telling.
+
+    A generation's parts are its pieces; what binds it stands before them.
+    """
     whole = sum(phase.parts.values())
     largest = sorted(phase.parts.items(), key=lambda item: -item[1])[:2]
     shown = [(kind, part / whole) for kind, part in largest if part >= LEAST_SHARE * whole > 0]
+    bound = "" if phase.limiter in phase.parts or not shown else f"{word(phase.limiter)}: "
     if len(shown) == 1:
-        return word(shown[0][0])
-    return ", ".join(f"{word(kind)} {share:.0%}" for kind, share in shown)
+        return f"{bound}{word(shown[0][0])}"
+    return bound + ", ".join(f"{word(kind)} {share:.0%}" for kind, share in shown)
 
 
 def switch_text(plan: Plan) -> str:

@@ -7,6 +7,7 @@ import pytest
 from plans.reports.detail import detail_text
 from plans.reports.explain import explain_text
 from plans.reports.screen import estimate_text, plan_text
+from plans.whatif import roomier
 from tests.golden.check import golden
 from tests.plans.reports.samples import chained, large, masked, small
 
@@ -18,8 +19,7 @@ TEXTS = {
     "estimate-7b-mi300x.txt": lambda: masked(estimate_text(chained())),
     "detail-7b-h100.txt": lambda: masked(detail_text(large())),
     "plan-7b-h100.txt": lambda: masked(plan_text(large())),
-    "explain-7b-h100.txt": lambda: masked(explain_text(large(), {})),
-    "explain-7b-h100-tp8.txt": lambda: masked(explain_text(large(), {"tp": 8})),
+    "explain-7b-h100.txt": lambda: masked(explain_text(large(), roomier(large().search))),
 }
 ONE_SCREEN = 45
 
@@ -45,10 +45,3 @@ def test_an_estimate_is_one_screen(make):
 
 def test_an_estimate_names_the_exact_plan():
     assert f"{large().plan.digest[:8]} · " in estimate_text(large())
-
-
-def test_why_not_narrows_the_list_to_the_layouts_asked_for():
-    text = explain_text(large(), {"tp": 4, "pp": 2})
-    shown = [line for line in text.splitlines() if line.startswith("tp")]
-    assert shown
-    assert all(line.startswith("tp4 pp2 dp4") for line in shown)

@@ -1,0 +1,54 @@
+"""Why this plan and not another."""
+
+from functools import cache
+
+from plans.load import asking, estimate
+from plans.reports.explain import explain_text, why_not_text
+from plans.variant import changes_of
+from plans.whatif import Answer, Question, answered, roomier
+from tests.runs import ROOT
+
+JOB = ROOT / "examples" / "math-grpo-7b.yaml"
+planned = cache(lambda: estimate(JOB))
+
+
+def why_not(text):
+    question = Question(text=text, changes=changes_of(text))
+    return why_not_text(planned(), answered(question, asking(JOB)))
+
+
+def test_what_may_not_exist_is_refused_with_the_reason():
+    assert "tp=8: roles.actor_train: no legal layout: tp 8 does not divide 28 heads" in why_not(
+        "tp=8"
+    )
+
+
+def test_what_is_slower_is_told_by_how_much_and_where():
+    other = estimate(JOB, changes_of("rollout.tp=4"))
+    text = why_not("rollout.tp=4")
+    ratio = other.step.expected / planned().step.expected
+    assert f"rollout.tp=4: legal, fits, {ratio - 1:+.1%} time: gen +" in text
+
+
+def test_what_does_not_fit_is_told_with_what_it_needs():
+    assert "no layout fits" in why_not("nodes=1,tp=1,pp=1,dp=8")
+
+
+def test_the_plan_itself_is_recognised():
+    best = planned().search.best.candidate
+    assert "this is the plan" in why_not(f"tp={best.train.tp},pp={best.train.pp}")
+
+
+def test_each_reason_stands_once_and_names_what_fell_to_it():
+    text = explain_text(planned(), roomier(planned().search))
+    reasons = [one.reason for one in planned().search.rejections]
+    assert all(text.count(reason) <= 1 for reason in reasons)
+    assert "rollout tp8" in text
+
+
+def test_more_memory_is_said_to_help_only_where_it_does():
+    more = roomier(planned().search)
+    faster = more.estimate.step.expected < 0.999 * planned().step.expected
+    assert ("twice as much would give" in explain_text(planned(), more)) == faster
+    same = Answer(question=more.question, estimate=planned())
+    assert "twice as much would not make it faster" in explain_text(planned(), same)
