@@ -4,8 +4,6 @@ An algorithm's defaults are those of its paper; where the field has settled on a
 that one, as said beside it. What an algorithm does not have is None, and a mistake to give.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal
 

@@ -1,6 +1,8 @@
-"""What every part of a job file is made of: a frozen model that refuses unknown keys; numbers."""
+"""What every part of a job file is made of: a frozen model that refuses unknown keys; numbers.
 
-from __future__ import annotations
+Files that define parts do without `from __future__ import annotations`: pydantic would have to
+compile every annotation again, 5 ms of an estimate.
+"""
 
 from typing import Annotated, Any
 

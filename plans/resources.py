@@ -1,7 +1,5 @@
 """What the user fixes of where roles run: layouts, memory against time, pools, nodes, queue."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
@@ -109,7 +107,7 @@ class ClusterSpec(Part):
         return value
 
     @model_validator(mode="after")
-    def _one_form(self) -> ClusterSpec:
+    def _one_form(self) -> "ClusterSpec":
         if self.groups and (self.hardware, self.nodes, self.ranks) != ("cpu", 1, None):
             raise ValueError("hardware, nodes and ranks stand in the groups, or there are none")
         return self

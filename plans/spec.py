@@ -4,8 +4,6 @@ What a user leaves out is either a default or decided by the planner; `None` mea
 planner decides", and in `algorithm` also that the algorithm has no such thing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -156,7 +154,7 @@ class JobSpec(Part):
         return value
 
     @model_validator(mode="after")
-    def _one_job(self) -> JobSpec:
+    def _one_job(self) -> "JobSpec":
         """What one key says about another; all that is wrong, a line each."""
         broken = [*_batch_rules(self), *_learning_rules(self), *_role_rules(self)]
         if broken:
