@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from plans.bytes.account import Account, Kind
-from plans.bytes.execution import Execution
 from plans.bytes.schedule import in_flight
 from plans.bytes.training import scoring_accounts, training_accounts
 from plans.choice import Ends
@@ -21,29 +20,31 @@ from plans.placement import TrainSettings
 from plans.workload import Workload
 
 LIVE = "layers.live"
+MANY = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
     """Bytes of one sequence of a micro-batch on a stage.
 
-    `kept` for the backward pass of each micro-batch in flight; `loss` and `live` beside it at
-    the loss and in the backward pass; `scored` in a forward pass alone.
+    `kept` for the backward pass of each micro-batch in flight, of which there are `flying` when
+    there are enough; `loss` and `live` beside it at the loss and in the backward pass; `scored`
+    in a forward pass alone.
     """
 
-    stage: int
     kept: float
     loss: float
     live: float
     scored: float
+    flying: float
 
-    def learning(self, run: Execution) -> float:
-        """Bytes of a micro-batch of `run` at the fuller moment."""
-        flying = in_flight(run, self.stage)
-        return run.micro_batch * (self.kept * flying + max(self.loss, self.live))
+    def learning(self, micro_batch: int, micro_batches: int) -> float:
+        """Bytes of a micro-batch at the fuller moment."""
+        flying = min(self.flying, float(micro_batches))
+        return micro_batch * (self.kept * flying + max(self.loss, self.live))
 
-    def scoring(self, run: Execution) -> float:
-        return run.micro_batch * self.scored
+    def scoring(self, micro_batch: int) -> float:
+        return micro_batch * self.scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +75,9 @@ def slices(
 ) -> tuple[tuple[Slice, ...], tuple[Slice, ...]]:
     """What one sequence takes on the stages of the first and of the last end."""
     shape = role_shape(workload, role)
-    one = replace(
-        execution(workload, replace(layout, dp=1), settings, 1), micro_batch=1, micro_batches=1
-    )
+    run = execution(workload, replace(layout, dp=1), settings, 1)
+    one = replace(run, micro_batch=1, micro_batches=1)
+    many = replace(run, micro_batches=MANY)
     width = workload.element_bytes / TREE_WIDTH
 
     def slice_of(stage: int) -> Slice:
@@ -84,11 +85,11 @@ def slices(
         (score,) = scoring_accounts(shape, one, stages=(stage,))
         live = sum(line.bytes for line in backward.lines if line.module == LIVE) * width
         return Slice(
-            stage=stage,
             kept=backward.of(Kind.ACTIVATIONS) * width - live,
             loss=loss.of(Kind.LOGITS),
             live=live,
             scored=_passing_bytes(score, width),
+            flying=in_flight(many, stage),
         )
 
     first, last = _ends(layout, settings)

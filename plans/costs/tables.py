@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from plans.bytes.account import Kind
 from plans.choice import Choice, Ends, Switch
+from plans.costs.floors import floor_seconds
 from plans.costs.footprint import Lasting, Slice, lasting, slices
 from plans.costs.generating import response_lengths
 from plans.costs.phases import rollout_phase_seconds, samples_of, train_phase_seconds
 from plans.costs.resident import rollout_account
 from plans.costs.settings import rollout_settings, train_settings
 from plans.costs.switching import apart_parts, moved, moved_apart, switch_parts
-from plans.costs.work import LEARNS, execution, role_shape, work_of, working_role
+from plans.costs.work import LEARNS, role_shape, working_role
 from plans.dataflow import Phase, Role, Stage, phases_of, roles_of
 from plans.layout import ParallelLayout
 from plans.layouts import Layouts, layouts_of, pool_sizes
@@ -84,12 +85,17 @@ class NodeCosts:
         self._layouts: dict[tuple[Role, int], Layouts] = {}
         self._lasting: dict[tuple[object, ...], Lasting] = {}
         self._slices: dict[tuple[object, ...], Both] = {}
-        self._lengths: dict[int, Lengths] = {}
+        self._responses: dict[int, Lengths] = {}
         self._phases: dict[Role, tuple[Phase, ...]] = {
             role: tuple(one for one in phases_of(workload.job) if one.role == role)
             for role in roles_of(workload.job)
         }
         self._shapes = {role: role_shape(workload, role) for role in self._phases}
+        self._works = {role: self._working(role) for role in self._phases}
+        self._mini_batch = workload.mini_batch
+        hardware = workload.hardware
+        self.capacity = float(hardware.memory_bytes - hardware.reserve_bytes)
+        self.host_capacity = hardware.host_bytes / workload.ranks_per_node
 
     def sizes(self, role: Role) -> Sequence[int]:
         world = self.workload.world_size
@@ -104,10 +110,10 @@ class NodeCosts:
         return sum(len(list(train_settings(self.workload, role, one, self.space))) for one in legal)
 
     def floor(self, role: Role, ranks: int) -> tuple[float, ...]:
-        """Arithmetic at the peak of that many devices."""
-        rate = ranks * self.workload.machine.device.flops_per_second("bf16")
+        shape, work = self._shapes[role], self.workload
         return self._by_stage(
-            (phase.stage, work_of(self.workload, phase)[1] / rate) for phase in self._phases[role]
+            (phase.stage, floor_seconds(work, shape, phase, ranks, self._lengths(phase)))
+            for phase in self._phases[role]
         )
 
     def choices(self, role: Role, ranks: int) -> Sequence[Choice]:
@@ -142,54 +148,52 @@ class NodeCosts:
             shared=(what.shared, what.shared),
         )
 
-    @property
-    def capacity(self) -> float:
-        """Device bytes of a rank, the reserve of the process taken off."""
-        hardware = self.workload.hardware
-        return float(hardware.memory_bytes - hardware.reserve_bytes)
-
-    @property
-    def host_capacity(self) -> float:
-        """Host bytes of a rank's share of its node."""
-        return self.workload.hardware.host_bytes / self.workload.ranks_per_node
-
     def _in_layout(self, role: Role, layout: ParallelLayout) -> Iterator[Choice]:
         if role == Role.ACTOR_ROLLOUT:
             for rolling in rollout_settings(self.workload, layout, self.space):
                 yield self._rollout_choice(layout, rolling)
             return
         smallest: tuple[float, TrainSettings] | None = None
+        over: tuple[object, ...] = ()
         for settings in train_settings(self.workload, role, layout, self.space):
-            need = self._need(role, layout, settings)
+            way = (settings.recompute, settings.optimizer_offload)
+            if way == over:
+                continue  # a larger micro-batch than one that has no room
+            held = self._resident(role, layout, settings)
+            transient = self._transient(role, layout, settings)
+            need = max(a + b for a, b in zip(held.device, transient, strict=True))
             if need <= self.capacity:
-                yield self._train_choice(role, layout, settings)
+                yield self._train_choice(role, layout, settings, held, transient)
                 smallest = (0.0, settings)
-            elif smallest is None or need < smallest[0]:
+                continue
+            over = way
+            if smallest is None or need < smallest[0]:
                 smallest = (need, settings)
         if smallest and smallest[0]:
             # It cannot be run, but says how much is missing.
-            yield self._train_choice(role, layout, smallest[1])
+            settings = smallest[1]
+            held = self._resident(role, layout, settings)
+            transient = self._transient(role, layout, settings)
+            yield self._train_choice(role, layout, settings, held, transient)
 
-    def _need(self, role: Role, layout: ParallelLayout, settings: TrainSettings) -> float:
-        """Bytes of the fuller end, whatever else is there."""
-        resident = self._resident(role, layout, settings).device
-        both = zip(resident, self._transient(role, layout, settings), strict=True)
-        return max(a + b for a, b in both)
-
-    def _train_choice(self, role: Role, layout: ParallelLayout, settings: TrainSettings) -> Choice:
-        held = self._resident(role, layout, settings)
+    def _train_choice(
+        self,
+        role: Role,
+        layout: ParallelLayout,
+        settings: TrainSettings,
+        held: Lasting,
+        transient: Ends,
+    ) -> Choice:
+        shape, work = self._shapes[role], self.workload
         return Choice(
             role=role,
             layout=layout,
             seconds=self._by_stage(
-                (
-                    phase.stage,
-                    train_phase_seconds(self.workload, self._shapes[role], phase, layout, settings),
-                )
+                (phase.stage, train_phase_seconds(work, shape, phase, layout, settings))
                 for phase in self._phases[role]
             ),
             resident=held.device,
-            transient=self._transient(role, layout, settings),
+            transient=transient,
             train=settings,
             host_bytes=held.host,
         )
@@ -215,11 +219,14 @@ class NodeCosts:
     def _rollout_seconds(
         self, phase: Phase, layout: ParallelLayout, settings: RolloutSettings
     ) -> float:
-        samples = samples_of(self.workload, phase)
-        if samples not in self._lengths:
-            self._lengths[samples] = response_lengths(self.workload, samples)
-        shape, lengths = self._shapes[Role.ACTOR_ROLLOUT], self._lengths[samples]
+        shape, lengths = self._shapes[Role.ACTOR_ROLLOUT], self._lengths(phase)
         return rollout_phase_seconds(self.workload, shape, phase, layout, settings, lengths)
+
+    def _lengths(self, phase: Phase) -> Lengths:
+        samples = samples_of(self.workload, phase)
+        if samples not in self._responses:
+            self._responses[samples] = response_lengths(self.workload, samples)
+        return self._responses[samples]
 
     def _by_stage(self, timed: Iterable[tuple[Stage, float]]) -> tuple[float, ...]:
         seconds = dict.fromkeys(STAGES, 0.0)
@@ -235,20 +242,27 @@ class NodeCosts:
 
     def _transient(self, role: Role, layout: ParallelLayout, settings: TrainSettings) -> Ends:
         """The most of any phase in which the role works, at both ends."""
-        names = [phase.name for phase in self._phases[role]]
-        learns = any(name in LEARNS for name in names)
-        scores = any(
-            name not in LEARNS and working_role(self.workload, name) == role for name in names
-        )
-        run = execution(self.workload, layout, settings, self.workload.mini_batch)
+        learns, scores = self._works[role]
+        micro_batch = settings.micro_batch
+        count = max(1, self._mini_batch // layout.dp)
+        micro_batch = min(count, micro_batch)
+        rounds = -(-count // micro_batch)
         first, last = (
             max(
-                max(one.learning(run) if learns else 0.0, one.scoring(run) if scores else 0.0)
+                max(
+                    one.learning(micro_batch, rounds) if learns else 0.0,
+                    one.scoring(micro_batch) if scores else 0.0,
+                )
                 for one in end
             )
             for end in self._both(role, layout, settings)
         )
         return first, last
+
+    def _working(self, role: Role) -> tuple[bool, bool]:
+        """Whether the role learns in any phase, and whether it scores in any."""
+        names = [one.name for one in self._phases[role] if working_role(self.workload, one.name)]
+        return any(name in LEARNS for name in names), any(name not in LEARNS for name in names)
 
     def _both(self, role: Role, layout: ParallelLayout, settings: TrainSettings) -> Both:
         axes = (layout.tp, layout.pp, layout.cp, layout.ep, layout.vpp)
