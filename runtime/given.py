@@ -100,8 +100,9 @@ class GivenWork:
         """Nothing was sampled."""
 
     @property
-    def generated_tokens(self) -> float:
-        return 0.0
+    def response_tokens(self) -> float:
+        """Answer tokens of the step, over all ranks."""
+        return float(self.sequences.response_lengths.sum())
 
     def state(self) -> dict[str, float]:
         """The order of the data is that of the steps: nothing else is needed to go on."""

@@ -57,8 +57,8 @@ class StepWork:
         return self._experience
 
     @property
-    def generated_tokens(self) -> float:
-        """Response tokens of the step, over all ranks."""
+    def response_tokens(self) -> float:
+        """Response tokens of the step, over all ranks, those of dropped groups included."""
         return float(self.sampler.generated_tokens)
 
     def state(self) -> dict[str, float]:

@@ -191,9 +191,9 @@ class Session:
         """Write down a step and do what is due after it; whether somebody asked to stop."""
         context, job = self.context, self.context.plan.job
         self.progress.step = record.step
-        self.progress.generated_tokens += self.work.generated_tokens
+        self.progress.generated_tokens += self.work.response_tokens
         self.progress.step_seconds += record.metrics["timing_s/step"]
-        record.metrics.update(_rates(record, self.work.generated_tokens))
+        record.metrics.update(_rates(record, self.work.response_tokens))
         if job.evaluate.every and record.step % job.evaluate.every == 0:
             record.metrics["eval/accuracy"] = self._accuracy("during") or 0.0
         began = time.perf_counter()

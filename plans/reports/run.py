@@ -13,6 +13,8 @@ SHOWN = (
     ("reward/mean", "reward", ".3f"),
     ("actor/kl", "kl", ".4f"),
     ("actor/pg_loss", "loss", ".3f"),
+    ("actor/loss", "loss", ".3f"),
+    ("actor/preferred", "preferred", ".2f"),
 )
 SHORT_NAMES = {
     "old_log_prob": "old",
