@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter
-
 from plans.source import SpecError, read_yaml, suggestion
 from plans.times.device import Device, device, read_devices
 from plans.units import GIB, TERA
@@ -116,5 +114,10 @@ def read_hardware(name: str) -> HardwareSpec:
         message = f"{name!r} is not known; known: {', '.join(known)}{hint}"
         raise SpecError(message, at=("cluster", "hardware"))
     data = read_yaml(FOLDER / f"{name}.yaml").data
-    chip = device(data["chip"], read_devices())
-    return TypeAdapter(HardwareSpec).validate_python({**data, "chip": chip, "name": name})
+    parts = {
+        "chip": device(data["chip"], read_devices()),
+        "stacks": Stacks(**data["stacks"]),
+        "topology": Topology(**data["topology"]),
+        "billing": Billing(**data["billing"]),
+    }
+    return HardwareSpec(**{**data, **parts, "name": name})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +125,8 @@ def suggestion(word: str, known: list[str], otherwise: str = "") -> str:
 
 def nearest(word: str, known: list[str]) -> str | None:
     """The known word that `word` was meant to be, if one is close: 'grop' is, 'colour' is not."""
+    from difflib import get_close_matches  # only mistakes need it
+
     return next(iter(get_close_matches(word, known, n=1, cutoff=0.7)), None)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import floor, log10
-from textwrap import wrap
 
 from plans.units import GIB
 
@@ -58,9 +57,23 @@ def plural(count: int, noun: str) -> str:
 def named(name: str, text: str, width: int = COLUMNS) -> Iterator[str]:
     """A named text, wrapped under itself."""
     room = max(LEAST_COLUMNS, width) - NAME_COLUMNS
-    lines = wrap(text, room, break_on_hyphens=False, break_long_words=False) or [""]
+    lines = wrapped(text, room)
     for index, line in enumerate(lines):
         yield f"{name if index == 0 else '':<{NAME_COLUMNS}}{line}".rstrip()
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """The words of a text in lines of at most `width`, one line at least; long words stay whole.
+
+    As the standard library's textwrap, which takes longer to import than an estimate to print.
+    """
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+    return lines
 
 
 def table(rows: Iterable[Sequence[str]], right: str = "", width: int = COLUMNS) -> Iterator[str]:
@@ -80,7 +93,7 @@ def table(rows: Iterable[Sequence[str]], right: str = "", width: int = COLUMNS) 
             cell.rjust(size) if right[index : index + 1] == "r" else cell.ljust(size)
             for index, (cell, size) in enumerate(zip(row[:-1], sizes, strict=False))
         )
-        last = wrap(row[-1], room, break_on_hyphens=False, break_long_words=False) or [""]
+        last = wrapped(row[-1], room)
         if right[count - 1 : count] == "r":
             last = [last[0].rjust(sizes[-1])]
         for index, line in enumerate(last):

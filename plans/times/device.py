@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter
-
 from plans.source import PlanError, read_yaml, suggestion
 from plans.units import GIB, GIGA, TERA
 
@@ -78,8 +76,7 @@ class Device:
 def read_devices() -> dict[str, Device]:
     """Every device of the file by name."""
     rows = read_yaml(FILE).data
-    adapter = TypeAdapter(Device)
-    return {name: adapter.validate_python({**row, "name": name}) for name, row in rows.items()}
+    return {name: Device(name=name, **row) for name, row in rows.items()}
 
 
 def device(name: str, known: Mapping[str, Device]) -> Device:

@@ -1,13 +1,16 @@
 """The hardware files."""
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
+from statistics import NormalDist
 
 import pytest
+from pydantic import TypeAdapter
 
-from plans.hardware import FOLDER, known_hardware, read_hardware
+from plans.hardware import FOLDER, HardwareSpec, known_hardware, read_hardware
 from plans.machine import machine_of
 from plans.source import PlanError, SpecError
+from plans.spread import COVERED, QUANTILE
 
 
 def test_the_kinds_a_user_may_name():
@@ -35,6 +38,16 @@ def test_every_number_has_its_source_beside_it(name):
         if line.startswith("#") or key in said:
             continue
         assert re.search(r"# \S+", line), f"{name}.yaml: {key} has no source"
+
+
+@pytest.mark.parametrize("name", known_hardware())
+def test_the_files_hold_values_of_the_right_types(name):
+    data = asdict(read_hardware(name))
+    assert TypeAdapter(HardwareSpec).validate_python(data) == read_hardware(name)
+
+
+def test_the_quantile_of_the_interval_is_that_of_its_share():
+    assert pytest.approx(NormalDist().inv_cdf((1 + COVERED) / 2)) == QUANTILE
 
 
 @pytest.mark.parametrize("name", known_hardware())
