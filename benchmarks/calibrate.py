@@ -1,15 +1,14 @@
 """Fits and writes the shipped calibrations: `python -m benchmarks.calibrate [STACK ...]`.
 
-`fits.yaml` says for each stack which constants are fitted. A seventh of the configurations is
-held out; their ids are those of `data/*.csv` that do not stand in `data/fitted.txt`. Intervals
-come from the errors of three folds, each predicted by constants and anchors of the others.
+`fits.yaml` says for each stack which constants are fitted. All rows take part, and every row is
+also predicted by constants and anchors of the folds it is not in: `data/left_out.csv`. Intervals
+come from those errors, and they are what the accuracy is judged by.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from math import exp, log
 from pathlib import Path
@@ -21,6 +20,7 @@ from pydantic import TypeAdapter
 
 from benchmarks.cases import case_of, is_time
 from benchmarks.fit import fit_stack, fold
+from benchmarks.left_out import LeftOut, read_left_out, write_left_out
 from benchmarks.predict import NORMAL_80, Model, Prediction
 from benchmarks.rows import Row, read_rows
 from benchmarks.stacks import stack_of
@@ -32,11 +32,8 @@ DATA = Path(__file__).parent / "data"
 FITS = Path(__file__).parent / "fits.yaml"
 # every so many rows of a file take part
 FILES = {"validation.csv": 1, "h200_own.csv": 1, "train_vtrain_single_node.csv": 24}
-SPLIT = 20
-HELD_OUT = 3
 SMALL_GROUP = 6
-FOLDS = 3
-FOLD_STEP = 0.1
+FOLDS = 6
 COVER = 0.82
 NEAR = 0.4
 
@@ -53,32 +50,20 @@ class Fit:
     parent: str = ""
 
 
-def calibrate(stack: str, fit: Fit, rows: list[Row]) -> list[Row]:
-    """Writes the file of a stack and its anchors; the rows that were fitted."""
+def calibrate(stack: str, fit: Fit, rows: list[Row]) -> list[Prediction]:
+    """Writes the file of a stack and its anchors; its rows as the other folds predict them."""
     mine = [row for row in rows if stack_of(row) == stack]
     start = _start(stack, fit)
-    fitted = [row for row in mine if not held_out(row, mine)]
-    constants = fit_stack(fitted, fit.common, fit.device, start) if fitted else start
-    anchors = _anchors(constants, fitted)
-    errors = _fold_errors(mine, fit, start)
+    constants = fit_stack(mine, fit.common, fit.device, start) if mine else start
+    left_out = _left_out(mine, fit, start, constants)
     shipped = replace(
         constants,
-        anchors=anchors,
-        spread=_spreads(errors),
-        provenance=f"fitted to {len(fitted)} of {len(mine)} published rows of benchmarks/data",
+        anchors=_anchors(constants, mine),
+        spread=_spreads(left_out),
+        provenance=f"fitted to {len(mine)} published rows of benchmarks/data",
     )
     _write(shipped)
-    return fitted
-
-
-def held_out(row: Row, rows: Iterable[Row]) -> bool:
-    """Whether a row is kept from the fit: a seventh of the configurations of larger groups."""
-    group = [each for each in rows if _group(each) == _group(row)]
-    return len(group) >= SMALL_GROUP and fold(row, SPLIT) < HELD_OUT
-
-
-def _group(row: Row) -> tuple[str, str]:
-    return row["kind"], row["hardware"]
+    return left_out
 
 
 def _start(stack: str, fit: Fit) -> Calibration:
@@ -122,14 +107,16 @@ def _time_error(prediction: Prediction) -> float:
     return error if is_time(prediction.row) else -error
 
 
-def _fold_errors(rows: list[Row], fit: Fit, start: Calibration) -> list[Prediction]:
+def _left_out(
+    rows: list[Row], fit: Fit, start: Calibration, whole: Calibration
+) -> list[Prediction]:
     """Each row predicted by what the other folds give."""
     found = []
     for number in range(FOLDS):
         others = [row for row in rows if fold(row, FOLDS) != number]
         tested = [row for row in rows if fold(row, FOLDS) == number]
         if others and tested:
-            constants = fit_stack(others, fit.common, fit.device, start, FOLD_STEP)
+            constants = fit_stack(others, fit.common, fit.device, start, whole)
             anchored = replace(constants, anchors=_anchors(constants, others))
             found += _predictions(anchored, tested)
     return found
@@ -211,18 +198,15 @@ def read_fits() -> dict[str, Fit]:
 
 
 def main(names: list[str]) -> None:
-    """Fits the named stacks, all when none is named, and lists the fitted rows again."""
+    """Fits the named stacks, all when none is named, and writes what the folds predict."""
     rows = [row for name, step in FILES.items() for row in read_rows(DATA / name)[::step]]
     fits = read_fits()
+    known = {row.id: row for row in rows}
+    kept = {name: cells for name, cells in read_left_out().items() if name in known}
     for name in names or fits:
-        calibrate(name, fits[name], rows)
-    kept = [row for row in rows if stack_of(row) in fits]
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in kept:
-        groups[stack_of(row)].append(row)
-    ids = [row.id for row in kept if not held_out(row, groups[stack_of(row)])]
-    text = "# ids of the rows the shipped constants and anchors were fitted to\n"
-    (DATA / "fitted.txt").write_text(text + "\n".join(ids) + "\n", encoding="utf-8")
+        for each in calibrate(name, fits[name], rows):
+            kept[each.row.id] = LeftOut(predicted=each.predicted, support=each.support)
+    write_left_out(kept)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,19 @@ from __future__ import annotations
 import re
 
 from benchmarks.rows import Row
-from benchmarks.train_rows import precision_of
+from benchmarks.train_rows import block_scaled, precision_of
 from plans.times.anchors import Case, case
 
 # words in the notes or the model's name that name another way to run the same thing
 MODES = ("lora", "1-step off", "async", "tokendrop", "dropless", "sft", "rl full", "dapo", "phase")
+# how releases are named, the months that one of each of their numbers counts for, and where a
+# count begins: dates so that vLLM 0.8.5 (16 + 2.0) is of May 2025 (17)
+RELEASES = (
+    (r"\[(\d\d)\.(\d\d)(?:\.(\d\d))?", (12.0, 1.0, 0.5), 0.0),
+    (r"vllm[ _v-]*(\d)\.(\d+)(?:\.(\d+))?", (100.0, 2.0, 0.4), 0.0),
+    (r"20(2\d)-?([01]\d)-?[0-3]\d", (12.0, 1.0), 288.0),
+    (r"\(v(\d+)\.(\d+)", (100.0, 3.0), 0.0),
+)
 COLUMNS = {
     "layers": "layers",
     "hidden": "hidden",
@@ -32,7 +40,7 @@ def case_of(row: Row) -> Case:
     words = {
         "kind": row["kind"],
         "device": row["hardware"],
-        "precision": precision_of(row["precision"]),
+        "precision": precision_of(row["precision"]) + ("-block" if block_scaled(row) else ""),
         "mode": _mode(row),
     }
     return case(numbers, words, _release(row))
@@ -53,9 +61,18 @@ def _mode(row: Row) -> str:
 
 
 def _release(row: Row) -> float:
-    """Months since 2000 of a container such as [25.11 NeMo Container], 0 when not named."""
-    found = re.search(r"\[(\d\d)\.(\d\d)", row["source"])
-    return 12 * int(found.group(1)) + int(found.group(2)) if found else 0.0
+    """Months of a release named in the source, from a beginning of its own; 0 when not named.
+
+    A container such as [25.11.01 NeMo Container], a minor version in brackets (v0.4) of three
+    months, vLLM 0.8.5 of two.
+    """
+    source = row["source"].lower()
+    for pattern, weights, start in RELEASES:
+        found = re.search(pattern, source)
+        if found:
+            parts = [float(part or 0) for part in found.groups()]
+            return sum(part * weight for part, weight in zip(parts, weights, strict=True)) - start
+    return 0.0
 
 
 def is_time(row: Row) -> bool:

@@ -7,13 +7,13 @@ with shrinking steps; no constant belongs to a single row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import md5
 from math import log
 from typing import Any
 
-from benchmarks.predict import Model
+from benchmarks.predict import Model, Read
 from benchmarks.rows import Row
 from plans.times.calibration import Calibration, Constants
 from plans.times.rates import GenerateRates, StepRates, TrainRates
@@ -21,25 +21,21 @@ from plans.times.rates import GenerateRates, StepRates, TrainRates
 ERROR_UNIT = 0.08
 LINEAR_FROM = 2.0
 FIRST_STEP = 0.25
+NEAR_STEP = 0.06
 LAST_STEP = 0.015
-BOUNDS = {"overlap": (0.01, 0.98), "share": (0.02, 1.2), "memory_use": (0.5, 0.97), "norm": (1, 4)}
+BOUNDS = {
+    "overlap": (0.01, 0.98),
+    "share": (0.02, 1.2),
+    "memory_use": (0.5, 0.97),
+    "norm": (1, 4),
+    "reserved": (0.3, 1),
+    "factor": (1, 20),
+}
 DEFAULTS: dict[str, Any] = {
     "train": TrainRates(),
     "generate": GenerateRates(),
     "step": StepRates(),
 }
-CONFIGURATION = (
-    "kind",
-    "model",
-    "seq_in",
-    "seq_out",
-    "hardware",
-    "gpus",
-    "tp",
-    "pp",
-    "micro_batch",
-    "recompute",
-)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,19 +58,23 @@ class Knob:
                 return min(high, max(low, value))
         return value
 
+    def begin(self, near: Calibration) -> None:
+        """Start where that calibration stands; knobs of the stack before those of a device."""
+        part, name = self.name.split(".")
+        table: dict[str, Constants] = getattr(near, part)
+        found = table.get(self.device, {}).get(name)
+        whole = self.parent.value if self.parent else self.prior
+        if found and whole:
+            self.ratio = found / whole
+
     @property
     def cost(self) -> float:
         return (log(self.ratio) / self.tolerance) ** 2
 
 
-def configuration(row: Row) -> str:
-    """What two rows share when they measure the same thing on another day or release."""
-    return "|".join(row[name] for name in CONFIGURATION)
-
-
 def fold(row: Row, folds: int) -> int:
-    """The fold of a row; all rows of a configuration fall into the same one."""
-    return int(md5(configuration(row).encode()).hexdigest(), 16) % folds
+    """The fold of a row by its id."""
+    return int(md5(row.id.encode()).hexdigest(), 16) % folds
 
 
 def fit_stack(
@@ -82,13 +82,14 @@ def fit_stack(
     common: dict[str, float],
     by_device: dict[str, float],
     start: Calibration,
-    last_step: float = LAST_STEP,
+    near: Calibration | None = None,
 ) -> Calibration:
     """The calibration with the named constants fitted to the rows.
 
     Names are `train.gemm_share`, `generate.layer_us`, `step.fixed_seconds` and the like; `common`
     holds for the stack and `by_device` for a device as well. The values are tolerances: how far,
-    as a logarithm, a constant may go at the cost of one error unit.
+    as a logarithm, a constant may go at the cost of one error unit. `near` is a calibration of
+    almost the same rows: the search begins at its constants, with small steps.
     """
     devices = sorted({row["hardware"] for row in rows})
     knobs = [_knob(name, "any", start, tolerance) for name, tolerance in common.items()]
@@ -99,12 +100,19 @@ def fit_stack(
             knob.parent = parents.get(name)
             knobs.append(knob)
 
-    def loss(device: str) -> float:
-        model = Model()
-        model.adopt(_filled(start, knobs))
-        return sum(_row_loss(model, row) for row in rows if device in ("any", row["hardware"]))
+    if near:
+        for knob in knobs:
+            knob.begin(near)
 
-    _descend(knobs, loss, last_step)
+    model = Model()
+    known = _readable(model, rows)
+
+    def losses(device: str) -> dict[str, float]:
+        model.adopt(_filled(start, knobs))
+        chosen = [each for each in known if device in ("any", each.device.name)]
+        return {each.row.id: _row_loss(model, each) for each in chosen}
+
+    _descend(knobs, losses, NEAR_STEP if near else FIRST_STEP)
     return _filled(start, knobs)
 
 
@@ -119,32 +127,42 @@ def _filled(start: Calibration, knobs: list[Knob]) -> Calibration:
     return replace(start, train=parts["train"], generate=parts["generate"], step=parts["step"])
 
 
-def _descend(knobs: list[Knob], loss: Callable[[str], float], last_step: float) -> None:
+Losses = Callable[[str], dict[str, float]]
+
+
+def _descend(knobs: list[Knob], losses: Losses, first_step: float) -> None:
     """Pattern search; a constant of a device is judged on the rows of that device alone."""
-    steps = {id(knob): FIRST_STEP for knob in knobs}
-    while any(step > last_step for step in steps.values()):
+    steps = {id(knob): first_step for knob in knobs}
+    known = losses("any")
+    while any(step > LAST_STEP for step in steps.values()):
         for knob in knobs:
             step = steps[id(knob)]
-            if step > last_step:
-                moved = _improve(knob, step, loss)
+            if step > LAST_STEP:
+                moved = _improve(knob, step, losses, known)
                 steps[id(knob)] = step * (1.2 if moved else 0.5)
 
 
-def _improve(knob: Knob, step: float, loss: Callable[[str], float]) -> bool:
-    best, kept = loss(knob.device) + knob.cost, knob.ratio
+def _improve(knob: Knob, step: float, losses: Losses, known: dict[str, float]) -> bool:
+    """Moves the constant when that lowers the loss; `known` are the rows' losses as it stands."""
+    kept, cost = knob.ratio, knob.cost
     for factor in (1 + step, 1 / (1 + step)):
         knob.ratio = kept * factor
-        if loss(knob.device) + knob.cost < best - 1e-6:
+        tried = losses(knob.device)
+        gain = sum(known[name] - loss for name, loss in tried.items()) + cost - knob.cost
+        if gain > 1e-6:
+            known.update(tried)
             return True
         knob.ratio = kept
     return False
 
 
-def _row_loss(model: Model, row: Row) -> float:
-    prediction = model.predict(row)
-    if prediction.refused:
-        return 0.0
-    off = abs(log(prediction.predicted / row.measured)) / ERROR_UNIT
+def _readable(model: Model, rows: list[Row]) -> list[Read]:
+    """The rows that the model has a value for; none of them depends on the constants."""
+    return [model.read(row) for row in rows if not model.predict(row).refused]
+
+
+def _row_loss(model: Model, read: Read) -> float:
+    off = abs(log(model.value(read) / read.row.measured)) / ERROR_UNIT
     return off**2 if off < LINEAR_FROM else LINEAR_FROM * (2 * off - LINEAR_FROM)
 
 
@@ -155,9 +173,3 @@ def _knob(name: str, device: str, start: Calibration, tolerance: float) -> Knob:
     for key in ("any", device):
         prior = table.get(key, {}).get(constant, prior)
     return Knob(name=name, device=device, prior=prior, tolerance=tolerance)
-
-
-def errors(model: Model, rows: Iterable[Row]) -> list[float]:
-    """log(predicted / measured) of the rows that are modelled."""
-    predictions = [model.predict(row) for row in rows]
-    return [log(each.predicted / each.row.measured) for each in predictions if not each.refused]

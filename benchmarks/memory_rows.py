@@ -7,13 +7,14 @@ printed as GB are 2^30 bytes: sources print PyTorch's counters divided by 1024 t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import exp, inf
 from pathlib import Path
 
 from benchmarks.memory_stacks import GIB, MemoryStack, memory_stack
 from benchmarks.models import shape_of
 from benchmarks.rows import Row
+from benchmarks.spellings import with_counts
 from plans.bytes.account import Account, Kind, fullest
 from plans.bytes.training import training_accounts
 from plans.source import PlanError
@@ -47,34 +48,6 @@ COMPONENTS: tuple[tuple[str, tuple[Kind, ...]], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownModel:
-    """A model whose rows print no sizes; from its public config.json."""
-
-    mark: str
-    shape: Shape
-
-
-# zai-org/GLM-4.5-Air-Base, on which INTELLECT-3 was trained
-KNOWN = (
-    KnownModel(
-        mark="intellect-3",
-        shape=Shape(
-            layers=46,
-            hidden=4096,
-            heads=96,
-            kv_heads=8,
-            head_size=128,
-            inner=10944,
-            vocab=151552,
-            experts=128,
-            experts_per_token=8,
-            expert_inner=1408,
-            shared_experts=1,
-            dense_layers=1,
-        ),
-    ),
-)
 # models whose head is the embedding, by the size in their name; Qwen2.5 and Qwen3, Llama 3.2
 TIED = (
     "qwen3-0.6b",
@@ -96,9 +69,10 @@ def predict_memory(
     The columns are those of `validation_memory.csv`. `refused` says why there is no value
     (then 0). At level "datasheet" nothing is added to the tree.
     """
-    found = Row(id=row["id"], cells=dict(row), line=0)
+    found = Row(id=row.get("id", ""), cells=dict(row), line=0)
     fitted = found.id in fitted_memory_ids()
     try:
+        found = with_counts(found)
         stack = memory_stack(found)
         if level == "datasheet":
             stack = replace(stack, reserve_bytes=0.0, exchange_bytes=0.0)
@@ -134,9 +108,6 @@ def memory_account(row: Row, stack: MemoryStack) -> Account:
 def memory_shape(row: Row) -> Shape:
     """The model of a row; PlanError when neither its columns nor its name give the sizes."""
     name = row["model"].lower()
-    for known in KNOWN:
-        if known.mark in name:
-            return known.shape
     shape = shape_of(row)
     return replace(shape, tied=shape.tied or any(mark in name for mark in TIED))
 
@@ -146,6 +117,8 @@ def _value(row: Row, stack: MemoryStack) -> float:
     account = memory_account(row, stack)
     if row["unit"] == "percent":
         whole = _plain(row, stack).of(*kinds)
+        if not whole:
+            raise PlanError(f"a share of component {row['component']!r} is not modelled")
         return 100 * account.of(*kinds) / whole
     if row["unit"] not in ("GiB", "GB"):
         raise PlanError(f"unit {row['unit']!r} is not known; known: GiB, GB, percent")

@@ -14,7 +14,11 @@ GIB = 2.0**30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unprinted:
-    """What a source does not print of a family of runs; inferred from its fitted rows."""
+    """What a source does not print of a family of runs; inferred from its fitted rows.
+
+    `tokens` of a micro-batch from how the reading grows with the micro-batches in flight, and
+    `state_bytes` from what is left at none.
+    """
 
     model: str
     tokens: int
@@ -177,8 +181,8 @@ SCHEDULES: tuple[tuple[str, Schedule], ...] = (
 # RCCL buffers and framework of its MI355X example (Primus, docs/projection.md)
 PRIMUS_EXCHANGE_BYTES = 6.4e9
 UNPRINTED = (
-    Unprinted(model="llama-2-7b", tokens=2048, state_bytes=2.5),
-    Unprinted(model="qwen3-235b", tokens=4096, state_bytes=12),
+    Unprinted(model="llama-2-7b", tokens=2442, state_bytes=0),
+    Unprinted(model="qwen3-235b", tokens=3840, state_bytes=14),
 )
 MEMORY_STACKS = (
     MemoryStack(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp
 
 from benchmarks.cases import case_of, is_time
 from benchmarks.devices import device_of
 from benchmarks.rows import Row
 from benchmarks.serve_rows import predict_decode, predict_prefill
+from benchmarks.spellings import canonical
 from benchmarks.stacks import stack_of
 from benchmarks.step_rows import predict_step
 from benchmarks.train_rows import predict_train
@@ -37,41 +38,69 @@ class Prediction:
     refused: str = ""
 
 
-class Model:
-    """The time model with its calibrations read once; `level` chooses the constants."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """A row in the model's spelling, its stack and device; `unit` is one of its own units."""
 
-    def __init__(self, level: Level = "published") -> None:
+    row: Row
+    unit: float
+    stack: str
+    device: Device
+
+
+class Model:
+    """The time model with its calibrations read once; `level` chooses the constants.
+
+    `own` is a user's calibration; it stands for the shipped one of its stack.
+    """
+
+    def __init__(self, level: Level = "published", own: Calibration | None = None) -> None:
         self.level = level
         self.devices = read_devices()
         self._calibrations: dict[str, Calibration] = {}
         self._ops: dict[tuple[str, str, str], Ops] = {}
+        if own:
+            self.adopt(own)
 
     def predict(self, row: Row) -> Prediction:
         """The row's value with its 80 % interval, or the reason why there is none."""
         stack = stack_of(row)
         try:
-            value = self._value(row, stack)
+            read = self.read(row)
+            stack = read.stack
+            value = self.value(read)
+            near = self.calibration(stack).correction(case_of(read.row))
         except PlanError as error:
             return Prediction(
                 row=row, stack=stack, predicted=0.0, low=0.0, high=0.0, refused=str(error)
             )
-        calibration = self.calibration(stack)
-        near = calibration.correction(case_of(row))
-        value *= near.factor if is_time(row) else 1 / near.factor
-        spread = calibration.spread_of(row["kind"], row["hardware"])
-        factor = exp(NORMAL_80 * spread.sigma(near.support))
+        value *= near.factor if is_time(read.row) else 1 / near.factor
+        low, high = self.interval(read.row, stack, value, near.support)
         return Prediction(
-            row=row,
-            stack=stack,
-            predicted=value,
-            low=value / factor,
-            high=value * factor,
-            support=near.support,
+            row=row, stack=stack, predicted=value, low=low, high=high, support=near.support
         )
+
+    def read(self, row: Row) -> Read:
+        """The row as the model reads it; PlanError for one that cannot be read."""
+        plain, unit = canonical(row)
+        machine = device_of(row, self.devices)
+        plain = replace(plain, cells={**plain.cells, "hardware": machine.name})
+        return Read(row=plain, unit=unit, stack=stack_of(plain), device=machine)
+
+    def value(self, read: Read) -> float:
+        """The formulas' value in the row's unit, before any correction."""
+        return self._value(read.row, read.stack, read.device) / read.unit
+
+    def interval(self, row: Row, stack: str, value: float, support: float) -> tuple[float, float]:
+        """The 80 % interval around a value of which `support` rests on measured neighbours."""
+        spread = self.calibration(stack).spread_of(row["kind"], row["hardware"])
+        factor = exp(NORMAL_80 * spread.sigma(support))
+        return value / factor, value * factor
 
     def adopt(self, calibration: Calibration) -> None:
         """Use this calibration for its stack instead of the one in the file."""
         self._calibrations[calibration.stack] = calibration
+        self._ops = {key: ops for key, ops in self._ops.items() if key[0] != calibration.stack}
 
     def calibration(self, stack: str) -> Calibration:
         found = self._calibrations.get(stack)
@@ -79,8 +108,7 @@ class Model:
             found = self._calibrations[stack] = read_calibration(stack, self.level)
         return found
 
-    def _value(self, row: Row, stack: str) -> float:
-        machine = device_of(row, self.devices)
+    def _value(self, row: Row, stack: str, machine: Device) -> float:
         kind = row["kind"]
         if kind == "train":
             rates = self.calibration(stack).train_rates(machine.name)

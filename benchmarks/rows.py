@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import re
 from dataclasses import dataclass
+from math import inf, isfinite
 from pathlib import Path
 
-from plans.source import SpecError
+from plans.source import PlanError, SpecError
 
-REQUIRED = ("id", "source", "model", "hardware", "value", "unit")
+REQUIRED = ("hardware", "value", "unit")
+# cells that say that nothing was published
+NOTHING = frozenset(("", "-", "--", "n/a", "na", "nan", "none", "null", "unknown", "?", "tbd"))
 MEMORY = "memory"
 
 
@@ -25,11 +28,21 @@ class Row:
         return (self.cells.get(column) or "").strip()
 
     def number(self, column: str, otherwise: float = 0.0) -> float:
-        """The number in a column, `otherwise` when it is empty or not a number."""
-        try:
-            return float(self[column])
-        except ValueError:
+        """The number in a column, `otherwise` when nothing was published; PlanError for words."""
+        text = self[column].replace(",", "").replace("_", "")
+        if text.lower() in NOTHING:
             return otherwise
+        try:
+            found = float(text)
+        except ValueError:
+            found = inf
+        if not isfinite(found):
+            raise PlanError(f"{column} {self[column]!r} is not a number")
+        return found
+
+    def published(self, column: str) -> bool:
+        """Whether there is something in a column."""
+        return self[column].lower() not in NOTHING
 
     def count(self, column: str, otherwise: int = 0) -> int:
         return int(self.number(column, otherwise))
@@ -41,7 +54,11 @@ class Row:
 
     @property
     def measured(self) -> float:
-        return self.number("value")
+        """The published value, 0 when it is not a number ('OOM')."""
+        try:
+            return self.number("value")
+        except PlanError:
+            return 0.0
 
     @property
     def text(self) -> str:
@@ -50,25 +67,34 @@ class Row:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a file; SpecError with the line for a missing column or value.
+    """The rows of a file; SpecError for one that is no table or lacks a column of `REQUIRED`.
 
-    A file without a column `kind` holds memory readings.
+    A file with a column `component` and none of kinds holds memory readings. Names of columns
+    may be in capitals and have blanks around them; a row without an id is called by its line.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            table = list(csv.DictReader(file))
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = [_cells(each) for each in csv.DictReader(file)]
     except OSError as error:
         raise SpecError(f"{path}: {(error.strerror or 'not readable').lower()}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SpecError(f"{path}: not a CSV file in UTF-8: {error}") from None
     if not table:
         raise SpecError(f"{path}: no rows")
     missing = [name for name in REQUIRED if name not in table[0]]
     if missing:
         raise SpecError(f"{path}:1: missing columns: {', '.join(missing)}")
-    rows = [
-        Row(id=cells["id"], cells={"kind": MEMORY, **cells}, line=line)
+    kind = MEMORY if "component" in table[0] else ""
+    return [
+        Row(id=cells.get("id") or f"line {line}", cells={"kind": kind, **cells}, line=line)
         for line, cells in enumerate(table, start=2)
     ]
-    wrong = [f"{path}:{row.line}: value: not a positive number" for row in rows if not row.measured]
-    if wrong:
-        raise SpecError("\n".join(wrong))
-    return rows
+
+
+def _cells(found: dict[str | None, str | list[str] | None]) -> dict[str, str]:
+    """Columns in small letters; cells beyond the last column are dropped."""
+    return {
+        name.strip().lower(): value
+        for name, value in found.items()
+        if name is not None and isinstance(value, str)
+    }

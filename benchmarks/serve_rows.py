@@ -34,6 +34,7 @@ DATA_SETS = {
     "llama3.1-405b": (9400.0, 650.0),
     "deepseek-r1": (800.0, 3700.0),
 }
+RATES = ("tokens_per_s_total", "tokens_per_s_per_gpu")
 WIDTHS = (1, 2, 4, 8, 16)
 
 
@@ -41,9 +42,13 @@ def predict_prefill(row: Row, ops: Ops, rates: GenerateRates) -> float:
     """Seconds to the first token, or prompt tokens a second."""
     shape, at = shape_of(row), _replica(row)
     prompt, batch = row.number("seq_in"), row.number("micro_batch", 1.0)
+    if not prompt:
+        raise PlanError("prompt length not published")
     seconds = prefill_time(shape, at, ops, rates, batch * prompt, prompt)
     if row["unit"] == "step_s":
         return seconds
+    if row["unit"] not in RATES:
+        raise PlanError(f"unit {row['unit']!r} of a prefill row is not known")
     return batch * prompt / seconds / (at.tp if row["unit"].endswith("per_gpu") else 1)
 
 
@@ -53,7 +58,7 @@ def predict_decode(row: Row, ops: Ops, rates: GenerateRates) -> float:
     prompt, response = _lengths(row)
     if unit == "step_s":
         return _batch_seconds(row, shape, ops, rates, prompt, response)
-    if unit not in ("tokens_per_s_total", "tokens_per_s_per_gpu"):
+    if unit not in RATES:
         raise PlanError(f"unit {unit!r} of a decode row is not known")
     total, gpus = _tokens_per_second(row, shape, ops, rates, prompt, response)
     return total / gpus if unit == "tokens_per_s_per_gpu" else total
@@ -72,8 +77,8 @@ def _tokens_per_second(
     row: Row, shape: Shape, ops: Ops, rates: GenerateRates, prompt: float, response: float
 ) -> tuple[float, int]:
     """Of everything the row counts, and the devices that took part."""
-    gpus = row.count("gpus", 1)
-    if not row["tp"]:
+    gpus = _devices(row)
+    if not row.count("tp"):
         return _system_rate(row, shape, ops, rates, prompt, response), gpus
     at = _replica(row)
     replicas = max(1, gpus // at.tp)
@@ -90,13 +95,21 @@ def _system_rate(
     row: Row, shape: Shape, ops: Ops, rates: GenerateRates, prompt: float, response: float
 ) -> float:
     """Of the best division of the devices into equal replicas that hold the model."""
-    gpus = row.count("gpus", 1)
+    gpus = _devices(row)
     widths = [width for width in WIDTHS if width <= gpus and gpus % width == 0] or [1]
     settings = [replace(_replica(row), tp=width) for width in widths]
     holding = [at for at in settings if fits(shape, at, ops, rates)] or settings[-1:]
     return max(
         gpus / at.tp * steady_rate(shape, at, ops, rates, prompt, response) for at in holding
     )
+
+
+def _devices(row: Row) -> int:
+    """Devices of the system; PlanError when neither they nor the degrees are published."""
+    found = row.count("gpus") or row.count("tp") * row.count("pp", 1) * row.count("dp", 1)
+    if not found:
+        raise PlanError("number of devices not published")
+    return found
 
 
 def _replica(row: Row) -> ReplicaSetting:
@@ -113,9 +126,12 @@ def _replica(row: Row) -> ReplicaSetting:
 
 def _lengths(row: Row) -> tuple[float, float]:
     """Prompt and response tokens, from the data set where the row is a benchmark suite's."""
-    found = next((pair for key, pair in DATA_SETS.items() if row["model"].startswith(key)), None)
+    name = row["model"].lower().replace(" ", "-")
+    found = next((pair for key, pair in DATA_SETS.items() if name.startswith(key)), None)
     prompt, response = row.number("seq_in"), row.number("seq_out")
     if not prompt and not found:
         raise PlanError("prompt length not published")
     standard = found or (0.0, 0.0)
+    if not response and not found:
+        raise PlanError("response length not published")
     return prompt or standard[0], response or standard[1]

@@ -37,20 +37,24 @@ PATTERNS = (
     (r"2205\.05198|calculon", "megatron-2022"),
     (r"megatron|llm-analysis", "megatron"),
 )
+# what a row that names no stack is taken to be of, and the stacks that are others on AMD devices
+USUAL = {"train": "megatron-core", "prefill": "vllm", "decode": "vllm", "rlhf_step": "verl"}
+AMD = {"vllm": "vllm-rocm", "megatron-core": "primus"}
 
 
 def stack_of(row: Row) -> str:
-    """The stack's name; 'generic' when nothing in the row says which.
+    """The stack's name; what is usual for the kind and device when nothing says which.
 
     Megatron on A100 is the code of 2021 (unfused attention), on later devices Megatron-core;
-    vLLM on AMD devices is its own stack.
+    Megatron and vLLM on AMD devices are stacks of their own. What NeMo containers gained in 26.06,
+    graphs over mixtures, they gained on Blackwell: H100 runs as before.
     """
     text = row.text
-    found = next((name for pattern, name in PATTERNS if re.search(pattern, text)), "generic")
+    found = next((name for pattern, name in PATTERNS if re.search(pattern, text)), "")
+    found = found or USUAL.get(row["kind"], "generic")
+    amd = row["hardware"].upper().startswith(("MI2", "MI3", "AMD"))
     if found == "megatron":
-        found = "megatron-2021" if row["hardware"].startswith("A100") else "megatron-core"
-    if found == "vllm" and row["hardware"].startswith("MI"):
-        return "vllm-rocm"
-    if found == "generic" and row["kind"] == "train":
-        return "megatron-core"
-    return found
+        found = "megatron-2021" if "A100" in row["hardware"].upper() else "megatron-core"
+    if found == "megatron-bridge-26.06" and "H100" in row["hardware"].upper():
+        return "megatron-bridge"
+    return AMD.get(found, found) if amd else found

@@ -1,8 +1,9 @@
 """Reinforcement learning rows: a whole step, or one phase of it, as published.
 
 Assumed where a source is silent: a prompt of 128 tokens within a printed total, log-normal
-responses up to the printed cap, packed micro-batches as long as the cap, half of the devices for
-each side of an asynchronous run, 16 samples a prompt.
+responses up to the printed cap, packed micro-batches as long as the cap (16 samples where the
+model is fully sharded), half of the devices for each side of an asynchronous run, 16 samples a
+prompt.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from plans.times.rlstep import Machine, StepSetting, rl_step_time
 
 PROMPT = 128.0
 SAMPLES_A_PROMPT = 16
+# samples of a micro-batch in the examples of the fully sharded stacks
+PADDED = 16
 FULLY_SHARDED = ("verl-2025-03", "openrlhf")
 PHASES = {
     "gen": "generate",
@@ -81,6 +84,7 @@ def _setting(row: Row, stack: str, machine: Device) -> StepSetting:
     stored = precision_of(row["precision"])
     lengths = lognormal_lengths(samples / replicas, response, cap)
     shared = SAMPLES_A_PROMPT if not row.noted(r"(PPO)") else 1
+    sharded = stack in FULLY_SHARDED
     updates, train = _train(row, stack, machine, side, samples, prompt + response, cap)
     return StepSetting(
         replica=ReplicaSetting(
@@ -94,6 +98,7 @@ def _setting(row: Row, stack: str, machine: Device) -> StepSetting:
         forwards=2,
         critic=bool(row.noted(r"\b(PPO)\b")),
         overlapped=apart,
+        gathered=not apart and not sharded,
     )
 
 
@@ -104,6 +109,8 @@ def _tokens(row: Row) -> tuple[float, float, float]:
     prompt = row.number("seq_in") or min(PROMPT, mean / 4)
     response = mean - prompt if total else mean
     most = row.noted(r"T-max (\d+)")
+    if total and response < 1:
+        raise PlanError("sequences published are no longer than their prompts")
     cap = float(most) - prompt if most else float(row.noted(r"(?:cap|max response) (\d+)") or 0)
     return prompt, response, max(cap, response) if cap else 4 * response
 
@@ -117,7 +124,7 @@ def _train(
     dp = max(1, side // (tp * pp * cp))
     batch = int(row.noted(r"(?:T-GBS=|mini )(\d+)") or samples)
     updates = max(1, samples // batch)
-    packed = max(1, round(cap / tokens))
+    packed = PADDED if sharded else max(1, round(cap / tokens))
     waves = max(1, round(batch / (dp * packed)))
     packed = max(1, round(batch / (dp * waves)))
     setting = TrainSetting(

@@ -8,6 +8,7 @@ micro-batches a stage.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from benchmarks.models import shape_of
 from benchmarks.rows import Row
@@ -23,6 +24,8 @@ from plans.units import TERA
 OLD_STACKS = ("megatron-2021", "megatron-2022", "megatron-deepspeed")
 # their tables leave the column out and their recipes recompute next to nothing
 NO_RECOMPUTE = ("nemo", "megatron-bridge", "megatron-bridge-26.06")
+# releases that cannot deal layers out unevenly
+EVEN = (*OLD_STACKS, "nemo", "megatron-core")
 INTERLEAVED = ("nemo", "megatron-core")
 SEQUENCE = 4096
 WAVES = 8
@@ -50,6 +53,19 @@ def precision_of(text: str) -> Precision:
     return "fp8" if "fp8" in lower else "bf16"
 
 
+def devices_in(row: Row) -> int:
+    """Devices of the run; PlanError when neither they nor all degrees are published."""
+    degrees = [row.count(axis, 1) for axis in ("tp", "pp", "cp", "dp")]
+    if not row.count("gpus") and not row.count("dp"):
+        raise PlanError("number of devices not published")
+    return row.count("gpus") or prod(degrees)
+
+
+def block_scaled(row: Row) -> bool:
+    """Whether the format has a scale a block: mxfp8, fp8-mx; what stands in brackets is another."""
+    return "mx" in row["precision"].lower().split("(")[0]
+
+
 def _fastest(
     row: Row, stack: str, shape: Shape, device: Device, ops: Ops, rates: TrainRates
 ) -> TrainSetting:
@@ -74,10 +90,11 @@ def _settings(
     row: Row, stack: str, shape: Shape, device: Device, micro_batch: int
 ) -> list[TrainSetting]:
     tp, pp, cp = row.count("tp", 1), row.count("pp", 1), row.count("cp", 1)
-    dp = row.count("dp") or max(1, row.count("gpus", 1) // (tp * pp * cp))
+    dp = row.count("dp") or max(1, devices_in(row) // (tp * pp * cp))
     waves = row.number("global_batch") / (dp * micro_batch)
     if row["global_batch"] and waves < 1:
         return []
+    learning = stack == "prime-rl" and bool(row.noted(r"\b(RL) (?:Full|LoRA)"))
     nodes = device.domain if "NVL72" in device.name else row.count("gpus_per_node", 8)
     base = TrainSetting(
         sequence=row.count("seq_in", SEQUENCE),
@@ -99,8 +116,12 @@ def _settings(
         sequence_parallel=_sequence_parallel(row, stack),
         fused_attention=stack not in OLD_STACKS and "unfused" not in row["notes"],
         adapter="lora" in row["notes"].lower(),
-        offload="RL Full" in row["notes"],
+        even_stages=stack in EVEN,
+        policy_loss=learning,
+        published=learning,
+        old_attention="FA2" in row["notes"] and not device.name.startswith(("A100", "A6000")),
         drop_tokens="tokendrop" in row["model"],
+        block_scaled=block_scaled(row),
         bubble=next((left for name, left in SCHEDULES if name in row["notes"]), 1.0),
     )
     if "selective" in row["recompute"]:
@@ -159,7 +180,7 @@ def _fits(shape: Shape, at: TrainSetting, device: Device) -> bool:
 
 
 def _in_unit(row: Row, stack: str, shape: Shape, at: TrainSetting, seconds: float) -> float:
-    unit, gpus = row["unit"], row.count("gpus", 1)
+    unit, gpus = row["unit"], devices_in(row)
     samples = at.micro_batch * at.micro_batches * at.dp
     tokens = samples * at.sequence
     if unit == "step_s":
@@ -173,7 +194,7 @@ def _in_unit(row: Row, stack: str, shape: Shape, at: TrainSetting, seconds: floa
         return rate / TERA
     if unit == "MFU":
         share = rate / (_printed_peak(row, stack) * TERA)
-        return share * 100 if row.measured > 1 else share
+        return share * 100 if _in_percent(row) else share
     raise PlanError(f"unit {unit!r} of a training row is not known")
 
 
@@ -195,6 +216,13 @@ def _flops_per_token(row: Row, stack: str, shape: Shape, at: TrainSetting) -> fl
     if stack in ("torchtitan", "prime-rl", "llm-foundry"):
         return weights + 12.0 * layers * hidden * sequence
     return weights + 3.0 * layers * width * sequence
+
+
+def _in_percent(row: Row) -> bool:
+    """As the notes say; else a share above one can only be percent."""
+    if row.noted(r"\b(percent|fraction)\b"):
+        return bool(row.noted(r"\b(percent)\b"))
+    return row.measured > 1
 
 
 def _printed_peak(row: Row, stack: str) -> float:

@@ -1,23 +1,26 @@
 """`rlplan bench validate FILE.csv`: published measurements against the time model.
 
-Rows whose id stands in `data/fitted.txt` took part in fitting the constants and are reported
-apart from the rest.
+Rows whose id stands in `data/left_out.csv` took part in fitting the constants and are reported
+apart from the rest; beside them stands what they are predicted to be when they are left out.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.left_out import read_left_out
 from benchmarks.memory_rows import fitted_memory_ids, predict_memory
 from benchmarks.predict import Model, Prediction
 from benchmarks.rows import MEMORY, Row, read_rows
+from benchmarks.spellings import kind_of
 from benchmarks.statistics import Summary, summary
-from plans.times.calibration import Level
+from plans.times.calibration import Calibration, Level
 
-FITTED = Path(__file__).parent / "data" / "fitted.txt"
+FITTED, LEFT_OUT, NOT_FITTED = "fitted", "left out", "not fitted"
 HEADINGS = ("kind", "hardware", "stack", "rows", "n", "MAPE", "median", "worst", "bias")
 
 
@@ -27,6 +30,7 @@ class Validation:
 
     level: Level
     predictions: tuple[Prediction, ...]
+    left_out: tuple[Prediction, ...]
     fitted: frozenset[str]
 
     @property
@@ -34,41 +38,60 @@ class Validation:
         return tuple(each for each in self.predictions if each.refused)
 
     @property
-    def groups(self) -> dict[tuple[str, str, str, bool], Summary]:
-        """By kind, hardware, stack and whether the rows were fitted, in that order."""
-        found: dict[tuple[str, str, str, bool], list[Prediction]] = defaultdict(list)
-        for each in self.predictions:
-            if not each.refused:
-                row = each.row
-                found[row["kind"], row["hardware"], each.stack, self.was_fitted(each)].append(each)
+    def groups(self) -> dict[tuple[str, str, str, str], Summary]:
+        """By kind, hardware, stack, and fitted, left out of the fit or not fitted."""
+        found: dict[tuple[str, str, str, str], list[Prediction]] = defaultdict(list)
+        for which, each in self._apart():
+            found[each.row["kind"], each.row["hardware"], each.stack, which].append(each)
         return {key: summary(found[key]) for key in sorted(found)}
 
     def was_fitted(self, prediction: Prediction) -> bool:
         return prediction.row.id in self.fitted
 
-    def total(self, kind: str, fitted: bool) -> Summary | None:
+    def total(self, kind: str, which: str) -> Summary | None:
         """Of all rows of a kind, None when there are none."""
-        rows = [
-            each
-            for each in self.predictions
-            if each.row["kind"] == kind and self.was_fitted(each) == fitted and not each.refused
-        ]
+        rows = [each for name, each in self._apart() if name == which and each.row["kind"] == kind]
         return summary(rows) if rows else None
 
+    def _apart(self) -> Iterator[tuple[str, Prediction]]:
+        for each in self.predictions:
+            if not each.refused:
+                yield FITTED if self.was_fitted(each) else NOT_FITTED, each
+        for each in self.left_out:
+            yield LEFT_OUT, each
 
-def validate(path: Path, level: Level = "published") -> Validation:
+
+def validate(path: Path, level: Level = "published", own: Calibration | None = None) -> Validation:
     """The rows of a file in the columns of `data/validation.csv`, predicted at that level.
 
-    SpecError for a file that cannot be read; a row that cannot be modelled is refused with
-    its reason and does not end the run.
+    `own` is a user's calibration, for the rows of its stack. SpecError for a file that cannot be
+    read; a row that cannot be modelled is refused with its reason and does not end the run.
     """
-    model = Model(level)
+    model = Model(level, own)
     predictions = tuple(_predict(model, row) for row in read_rows(path))
-    return Validation(level=level, predictions=predictions, fitted=fitted_ids())
+    shipped = level == "published" and own is None
+    return Validation(
+        level=level,
+        predictions=predictions,
+        left_out=tuple(_left_out(model, predictions)) if shipped else (),
+        fitted=fitted_ids() if shipped else frozenset(),
+    )
+
+
+def _left_out(model: Model, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    """The fitted rows as constants and anchors of the other folds predict them."""
+    known = read_left_out()
+    for each in predictions:
+        found = known.get(each.row.id)
+        if found and not each.refused:
+            low, high = model.interval(each.row, each.stack, found.predicted, found.support)
+            yield replace(
+                each, predicted=found.predicted, low=low, high=high, support=found.support
+            )
 
 
 def _predict(model: Model, row: Row) -> Prediction:
-    if row["kind"] != MEMORY:
+    if kind_of(row) != MEMORY:
         return model.predict(row)
     predicted, low, high, _, refused = predict_memory(row.cells, model.level)
     return Prediction(
@@ -83,19 +106,28 @@ def _predict(model: Model, row: Row) -> Prediction:
 
 def fitted_ids() -> frozenset[str]:
     """Ids of the rows the shipped constants of time and memory were fitted to."""
-    lines = FITTED.read_text(encoding="utf-8").splitlines() if FITTED.exists() else []
-    times = frozenset(line for line in lines if line and not line.startswith("#"))
-    return times | fitted_memory_ids()
+    return frozenset(read_left_out()) | fitted_memory_ids()
 
 
 def to_json(result: Validation) -> dict[str, Any]:
-    """Rows and groups as plain values."""
+    """Rows and groups as plain values; groups of left-out rows are not fitted to them."""
+    left_out = {each.row.id: each.predicted for each in result.left_out}
     return {
         "level": result.level,
-        "rows": [_row(each, result.was_fitted(each)) for each in result.predictions],
+        "rows": [
+            _row(each, result.was_fitted(each)) | {"left_out": left_out.get(each.row.id)}
+            for each in result.predictions
+        ],
         "groups": [
-            {"kind": kind, "hardware": hardware, "stack": stack, "fitted": fitted, **asdict(found)}
-            for (kind, hardware, stack, fitted), found in result.groups.items()
+            {
+                "kind": kind,
+                "hardware": hardware,
+                "stack": stack,
+                "fitted": which == FITTED,
+                "rows": which,
+                **asdict(found),
+            }
+            for (kind, hardware, stack, which), found in result.groups.items()
         ],
     }
 
@@ -103,13 +135,13 @@ def to_json(result: Validation) -> dict[str, Any]:
 def report_text(result: Validation) -> str:
     """The groups, fitted and not, the sums of a kind, and the refused rows with reasons."""
     table: list[tuple[str, ...]] = [(*HEADINGS, "in 80 %", "rank")]
-    for (kind, hardware, stack, fitted), found in result.groups.items():
-        table.append((kind, hardware, stack, _which(fitted), *_figures(found)))
+    for key, found in result.groups.items():
+        table.append((*key, *_figures(found)))
     for kind in sorted({each.row["kind"] for each in result.predictions}):
-        for fitted in (True, False):
-            whole = result.total(kind, fitted)
+        for which in (FITTED, LEFT_OUT, NOT_FITTED):
+            whole = result.total(kind, which)
             if whole:
-                table.append((kind, "all", "all", _which(fitted), *_figures(whole)))
+                table.append((kind, "all", "all", which, *_figures(whole)))
     lines = [f"level: {result.level}", "", *_aligned(table), "", *_refusals(result)]
     return "\n".join(lines) + "\n"
 
@@ -123,15 +155,11 @@ def _row(prediction: Prediction, fitted: bool) -> dict[str, Any]:
         "hardware": row["hardware"],
         "stack": prediction.stack,
         "unit": row["unit"],
-        "measured": row.measured,
+        "measured": row.measured or None,
         **(dict.fromkeys(values) if prediction.refused else values),
         "fitted": fitted,
         "refused": prediction.refused or None,
     }
-
-
-def _which(fitted: bool) -> str:
-    return "fitted" if fitted else "held out"
 
 
 def _figures(found: Summary) -> tuple[str, ...]:

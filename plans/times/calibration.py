@@ -8,19 +8,21 @@ file in the same form).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from plans.source import SpecError, read_yaml
+from plans.source import SpecError, UserError, read_yaml
 from plans.times.anchors import Anchor, Case, Correction, correction, read_anchors
 from plans.times.rates import GenerateRates, StepRates, TrainRates
 
 FOLDER = Path(__file__).parent / "calibration"
 Level = Literal["datasheet", "published", "micro", "trace"]
 Constants = dict[str, float]
+RATES = {"train": TrainRates, "generate": GenerateRates, "step": StepRates}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,17 +98,38 @@ def read_calibration(stack: str, level: Level = "published") -> Calibration:
         return Calibration(
             stack=stack, title=stack, provenance="defaults of plans/times/rates.py", level=level
         )
+    return _completed(read_calibration_file(path))
+
+
+def read_own_calibration(path: Path) -> Calibration:
+    """A user's own file; what it leaves out comes from its parent or its stack's shipped file.
+
+    SpecError for a file that cannot be read or has unknown keys.
+    """
     found = read_calibration_file(path)
-    if not found.parent:
-        return found
-    older = read_calibration(found.parent, level)
-    return replace(
-        found,
-        train={**older.train, **found.train},
-        generate={**older.generate, **found.generate},
-        step={**older.step, **found.step},
-        spread={name: _widened(each) for name, each in older.spread.items()} | found.spread,
-    )
+    shipped = found.stack if found.stack in known_stacks() else ""
+    return _completed(replace(found, parent=found.parent or shipped))
+
+
+def chosen_calibration(level: Level | None, path: Path | None) -> tuple[Level, Calibration | None]:
+    """The level to estimate at and the user's own constants, if any, from two options.
+
+    A file brings its level; micro and trace are levels of a user's own measurements and need one.
+    UserError for options that do not go together, SpecError for a wrong file.
+    """
+    if path is None:
+        if level in ("micro", "trace"):
+            raise UserError(
+                f"level {level} is that of your own measurements: name their file with "
+                "--calibration FILE, in the form of the files of plans/times/calibration"
+            )
+        return level or "published", None
+    if level in ("datasheet", "published"):
+        raise UserError(f"level {level} takes no --calibration FILE: leave out one of the two")
+    own = read_own_calibration(path)
+    if level and own.level != level:
+        raise UserError(f"{path}: its level is {own.level}, not {level}")
+    return own.level, own
 
 
 def read_calibration_file(path: Path) -> Calibration:
@@ -119,7 +142,39 @@ def read_calibration_file(path: Path) -> Calibration:
         found = TypeAdapter(Calibration).validate_python(data)
     except ValidationError as error:
         raise SpecError(f"{path}: {error}") from None
+    for part, rates in RATES.items():
+        table: dict[str, Constants] = getattr(found, part)
+        names = {name for constants in table.values() for name in constants}
+        unknown = sorted(names - {each.name for each in fields(rates)})
+        if unknown:
+            raise SpecError(f"{path}: {part}: no such constants: {', '.join(unknown)}")
     return replace(found, anchors=read_anchors(path.with_suffix(".csv")))
+
+
+def _completed(found: Calibration) -> Calibration:
+    """With the constants of its parent where it has none, and the parent's errors, wider."""
+    if not found.parent:
+        return found
+    older = read_calibration(found.parent)
+    return replace(
+        found,
+        train=_merged(older.train, found.train),
+        generate=_merged(older.generate, found.generate),
+        step=_merged(older.step, found.step),
+        spread={name: _widened(each) for name, each in older.spread.items()} | found.spread,
+    )
+
+
+def _merged(older: Mapping[str, Constants], newer: Mapping[str, Constants]) -> dict[str, Constants]:
+    """By device; a constant for any device replaces the older ones of single devices too."""
+    general = newer.get("any", {})
+    kept = {
+        device: {name: value for name, value in constants.items() if name not in general}
+        for device, constants in older.items()
+    }
+    return {
+        device: {**kept.get(device, {}), **newer.get(device, {})} for device in {**older, **newer}
+    }
 
 
 def _widened(spread: Spread) -> Spread:

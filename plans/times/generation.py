@@ -129,9 +129,11 @@ def steady_rate(
 ) -> float:
     """Output tokens per second of a replica under endless load, prompts prefilled in between.
 
-    As many sequences as the cache holds; half of a response is there on average.
+    As many sequences as the cache holds with what is set aside of a response; half of one is
+    there on average.
     """
-    active = most_sequences(shape, at, ops, rates, prompt + response / 2)
+    held = prompt + rates.reserved_response * response
+    active = most_sequences(shape, at, ops, rates, held)
     step = decode_step_time(shape, at, ops, rates, active, prompt + response / 2)
     chunk = max(1.0, rates.chunk_tokens / max(1.0, prompt))
     prefill = prefill_time(shape, at, ops, rates, chunk * prompt, prompt) / chunk
@@ -219,7 +221,7 @@ def _cache_seconds(
     held = tokens * cache_bytes_per_token(shape, at) / shape.layers / at.tp
     visible = 0.5 if shape.window else 1.0
     queries = shape.heads // shape.kv_heads
-    if queries & (queries - 1) and not shape.latent:
+    if (queries & (queries - 1) or shape.ring) and not shape.latent:
         visible *= 1 + rates.odd_group * (queries - 1)
     return visible * held / (ops.device.memory_bytes_per_second * rates.kv_share)
 
@@ -227,4 +229,5 @@ def _cache_seconds(
 def _wire(shape: Shape, at: ReplicaSetting, ops: Ops, rows: float) -> float:
     if at.tp == 1:
         return 0.0
-    return 2 * ops.collective("all_reduce", 2.0 * rows * shape.hidden, at.ranks)
+    sums = 1 if shape.side_by_side else 2
+    return sums * ops.collective("all_reduce", 2.0 * rows * shape.hidden, at.ranks)

@@ -24,6 +24,10 @@ class TrainSetting:
     sharding: what of the model state is divided over the data-parallel ranks (ZeRO stages 0, 1,
     2, 3); reduce_bytes: width of the gradients on the wire; adapter: base weights are frozen;
     offload: the optimizer's state is in host memory; drop_tokens: experts have a capacity;
+    block_scaled: the narrow format has a scale a block (MXFP8, NVFP4); policy_loss:
+    log-probabilities and entropy are computed beside the logits in chunks; old_attention: a fused
+    kernel made for the generation before the device; published: the step ends with writing its
+    weights out; even_stages: every stage has as many layers, the last one the head as well;
     bubble: share of the 1F1B bubble that the schedule leaves.
     """
 
@@ -46,6 +50,11 @@ class TrainSetting:
     adapter: bool = False
     offload: bool = False
     drop_tokens: bool = False
+    block_scaled: bool = False
+    policy_loss: bool = False
+    old_attention: bool = False
+    published: bool = False
+    even_stages: bool = False
     bubble: float = 1.0
 
     @property
@@ -103,7 +112,7 @@ def layer_pass(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates, mixt
     sweeps = _sweeps(shape, at, ops, rates, mixture)
     wire = _tensor_wire(shape, at, ops) * (1 - rates.tensor_overlap)
     ring = _ring(shape, at, ops)
-    experts = _expert_wire(shape, at, ops) * (1 - rates.expert_overlap) if mixture else 0.0
+    experts = _expert_wire(shape, at, ops, rates) if mixture else 0.0
     extra = rates.tensor_floor_us if at.tp > 1 else 0.0
     if mixture:
         extra += rates.mixture_us * (rates.drop_share if at.drop_tokens else 1.0)
@@ -129,22 +138,25 @@ def head_pass(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> Pa
     matrix = (rows, shape.hidden)
     multiply = ops.gemm(at.tokens, matrix, "bf16")
     loss = ops.sweep(12.0 * at.tokens * rows)
+    loss *= rates.policy_loss if at.policy_loss else 1.0
     backward = (1.0 if at.adapter else 2.0) * multiply + loss * rates.backward_passes
     return Pass(forward=multiply + loss, backward=backward, exposed=0.0)
 
 
 def _matrices(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates, mixture: bool) -> float:
-    seconds = ops.gemms(at.tokens, attention_matrices(shape, at.tp), at.precision)
+    scaled = rates.block_share if at.block_scaled and at.precision == "fp8" else 1.0
+    seconds = ops.gemms(at.tokens, attention_matrices(shape, at.tp), at.precision, scaled)
     if not mixture:
         inner = mlp_matrices(shape, shape.inner, at.tp)
-        return seconds + ops.gemms(at.tokens, inner, at.precision)
+        return seconds + ops.gemms(at.tokens, inner, at.precision, scaled)
     each = mlp_matrices(shape, shape.expert_inner, 1)
     routed = at.tokens / at.tp * shape.experts_per_token
     local = shape.experts / at.ep
-    seconds += ops.experts(routed / local, local, each, at.precision, rates.expert_share)
+    share = rates.expert_share * scaled
+    seconds += ops.experts(routed / local, local, each, at.precision, share)
     if shape.shared_experts:
         shared = mlp_matrices(shape, shape.shared_experts * shape.expert_inner, at.tp)
-        seconds += ops.gemms(at.tokens, shared, at.precision)
+        seconds += ops.gemms(at.tokens, shared, at.precision, scaled)
     return seconds + ops.gemm(at.tokens / at.tp, (shape.experts, shape.hidden), "bf16")
 
 
@@ -158,7 +170,8 @@ def _attention(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> t
     width = (shape.query_width + shape.value_width) / at.tp
     square = 2.0 * at.tokens * at.sequence * width
     if at.fused_attention:
-        seconds = ops.attention(square * _visible(shape, at.sequence))
+        left = rates.old_attention if at.old_attention else 1.0
+        seconds = ops.attention(square * _visible(shape, at.sequence)) / left
         return seconds, seconds * rates.attention_backward
     scores = 2.0 * at.tokens * at.sequence * shape.heads / at.tp
     seconds = ops.attention(square) + ops.sweep(6.5 * scores)
@@ -174,7 +187,8 @@ def _visible(shape: Shape, sequence: int) -> float:
 
 def _sweeps(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates, mixture: bool) -> float:
     divided = at.tp if at.sequence_parallel else 1
-    hidden = 2.0 * at.tokens * shape.hidden / divided * rates.hidden_passes
+    passes = rates.hidden_passes + (rates.adapter_passes if at.adapter else 0.0)
+    hidden = 2.0 * at.tokens * shape.hidden / divided * passes
     if not mixture:
         inner = 2.0 * at.tokens * shape.inner / at.tp * rates.inner_passes
         return ops.sweep(hidden + inner * (1.5 if shape.gated else 1.0))
@@ -187,7 +201,8 @@ def _sweeps(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates, mixture
 def _tensor_wire(shape: Shape, at: TrainSetting, ops: Ops) -> float:
     """Two all-reduces of 2 T h bytes a direction; with sequence parallelism the same bytes."""
     count = 2.0 * at.tokens * shape.hidden
-    return 2 * ops.collective("all_reduce", count, at.tensor_group)
+    sums = 1 if shape.side_by_side else 2
+    return sums * ops.collective("all_reduce", count, at.tensor_group)
 
 
 def _ring(shape: Shape, at: TrainSetting, ops: Ops) -> float:
@@ -200,8 +215,8 @@ def _ring(shape: Shape, at: TrainSetting, ops: Ops) -> float:
     return (at.cp - 1) * ops.collective("send", count, hop)
 
 
-def _expert_wire(shape: Shape, at: TrainSetting, ops: Ops) -> float:
-    """Dispatch and combine of a mixture layer: 2 T k h bytes each within a link domain.
+def _expert_wire(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> float:
+    """What stays exposed of dispatch and combine: 2 T k h bytes each within a link domain.
 
     Between domains a token travels once to each domain that holds one of its experts: of d
     domains (d - 1)(1 - (1 - 1/d)^k) on average, and spreads there over links (as DeepEP does).
@@ -211,10 +226,12 @@ def _expert_wire(shape: Shape, at: TrainSetting, ops: Ops) -> float:
     near = Group(size=min(ranks.size, ranks.inside), inside=ranks.inside)
     count = 2.0 * tokens * shape.hidden
     seconds = ops.collective("all_to_all", count * shape.experts_per_token, near)
+    seconds *= 1 - rates.expert_overlap
     if ranks.domains > 1:
         away = 1 - (1 - 1 / ranks.domains) ** shape.experts_per_token
         hops = Group(size=ranks.domains, inside=1)
-        seconds = max(seconds, ops.collective("all_to_all", count * away * ranks.domains, hops))
+        far = ops.collective("all_to_all", count * away * ranks.domains, hops)
+        seconds = max(seconds, far * (1 - rates.expert_far_overlap))
     return 2 * seconds
 
 

@@ -45,12 +45,17 @@ class TrainRates(OpRates):
     the backward pass repeats `backward_passes` times; forward_floor_us and backward_floor_us:
     what the host needs to launch a layer, tensor_floor_us more with tensor parallelism;
     stage_us: what a hand-over between pipeline stages costs beside its bytes;
-    *_overlap: share of a transfer hidden behind compute;
+    *_overlap: share of a transfer hidden behind compute (expert_far: between link domains);
     shard_share: what the gathers of a fully sharded model reach of the other collectives' speed
     (DeepSpeed of 2021 drove one NIC of eight).
     expert_share multiplies the GEMM share for grouped experts; mixture_us is host and permutation
     time of a mixture layer (one direction), of which drop_share remains when tokens beyond an
-    expert's capacity are dropped. host_gb_per_second: of an optimizer kept in host
+    expert's capacity are dropped. block_share multiplies the fp8 share where every block of 32
+    has a scale of its own; adapter_passes: what low-rank adapters add to hidden_passes;
+    policy_loss: passes over the logits where a policy's
+    loss is computed eagerly, beside those of a cross entropy; old_attention: share of the speed
+    of attention that an older kernel reaches; publish_gb_per_second: of a step that writes its
+    weights out for the rollout engines. host_gb_per_second: of an optimizer kept in host
     memory, a device's share. slowdown multiplies the whole step.
     """
 
@@ -67,12 +72,18 @@ class TrainRates(OpRates):
     shard_overlap: float = 0.8
     shard_share: float = 1.0
     expert_overlap: float = 0.3
+    expert_far_overlap: float = 0.3
     expert_share: float = 0.85
     mixture_us: float = 200.0
     drop_share: float = 0.5
     micro_batch_us: float = 500.0
     stage_us: float = 100.0
     step_ms: float = 10.0
+    block_share: float = 0.95
+    adapter_passes: float = 0.0
+    policy_loss: float = 8.0
+    old_attention: float = 0.6
+    publish_gb_per_second: float = 3.5
     host_gb_per_second: float = 2.6
     slowdown: float = 1.0
 
@@ -83,7 +94,9 @@ class GenerateRates(OpRates):
 
     layer_us and step_us: what a decode step costs beside its bytes; kv_share: of the memory
     bandwidth when the KV cache is read; odd_group: how much of the cache is read again for each
-    query head of a group whose size is no power of two (a kernel that lacks them);
+    query head of a group whose size is no power of two, or that a ring of a window holds (kernels
+    that lack them); reserved_response: share of a response whose cache is set aside when its
+    request starts (1: no request is ever evicted);
     sequence_us: sampling and bookkeeping of one sequence; prefill_share multiplies the GEMM
     share in prefill; most_sequences: what the engine runs at once when nothing else limits it;
     memory_use: share of the memory it may fill.
@@ -94,6 +107,7 @@ class GenerateRates(OpRates):
     ring_us: float = 30.0
     kv_share: float = 0.80
     odd_group: float = 0.0
+    reserved_response: float = 0.5
     layer_us: float = 20.0
     step_us: float = 500.0
     sequence_us: float = 5.0
@@ -113,7 +127,8 @@ class StepRates:
 
     Factors multiply a phase; fixed_seconds is data handling, rewards and logging of a step;
     switch_seconds and switch_gb_per_second: handing the weights to the rollout engine (published
-    switches of 5 to 60 s are ten times the wire).
+    switches of 5 to 60 s are ten times the wire); gather_gb_per_second: where every device
+    gathers the whole model first.
     """
 
     generate_factor: float = 1.3
@@ -122,3 +137,4 @@ class StepRates:
     fixed_seconds: float = 5.0
     switch_seconds: float = 1.0
     switch_gb_per_second: float = 10.0
+    gather_gb_per_second: float = 40.0

@@ -32,9 +32,9 @@ class StepSetting:
 
     `lengths` of one replica's responses; `prompt_tokens` one prompt's; `prefix_tokens` the prompt
     tokens a replica reads; `train` is one update of `updates`; `forwards` passes over all samples
-    without gradient by models of this size (old log-probabilities, reference); `values` and
-    `critic_updates` the same for a critic; `overlapped`: generation runs beside training on
-    devices of its own.
+    without gradient by models of this size (old log-probabilities, reference); `critic`: values
+    and updates of a critic too; `overlapped`: generation runs beside training on devices of
+    its own; `gathered`: the switch gathers the whole model on every device first.
     """
 
     replica: ReplicaSetting
@@ -46,6 +46,7 @@ class StepSetting:
     forwards: int = 2
     critic: bool = False
     overlapped: bool = False
+    gathered: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,17 +78,26 @@ def rl_step_time(machine: Machine, at: StepSetting) -> StepTime:
     rates = machine.step_rates
     forward = pass_time(machine, at) * rates.forward_factor
     update = update_time(machine, at) * rates.update_factor
-    moved = weight_bytes(machine.shape, at.replica) / at.replica.tp
     return StepTime(
         generate=generate_time(machine, at).total * rates.generate_factor,
         forwards=at.forwards * forward,
         values=forward if at.critic else 0.0,
         update_critic=update if at.critic else 0.0,
         update_actor=update,
-        switch=rates.switch_seconds + moved / (rates.switch_gb_per_second * GIGA),
+        switch=_switch_seconds(machine, at),
         fixed=rates.fixed_seconds,
         overlapped=at.overlapped,
     )
+
+
+def _switch_seconds(machine: Machine, at: StepSetting) -> float:
+    """A rank's weights into its engine, after the whole model where it is gathered."""
+    rates = machine.step_rates
+    whole = weight_bytes(machine.shape, at.replica)
+    seconds = whole / at.replica.tp / (rates.switch_gb_per_second * GIGA)
+    if at.gathered:
+        seconds += whole / (rates.gather_gb_per_second * GIGA)
+    return rates.switch_seconds + seconds
 
 
 def generate_time(machine: Machine, at: StepSetting) -> GenerationTime:

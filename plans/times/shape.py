@@ -9,7 +9,10 @@ Matrix = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latent:
-    """Multi-head latent attention: ranks and per-head sizes (DeepSeek-V2, arXiv 2405.04434)."""
+    """Multi-head latent attention: ranks and per-head sizes (DeepSeek-V2, arXiv 2405.04434).
+
+    `query_rank` 0: queries are projected at once (DeepSeek-V2-Lite).
+    """
 
     query_rank: int
     kv_rank: int
@@ -24,7 +27,8 @@ class Shape:
 
     `dense_layers` leading layers of a mixture have the dense MLP. `window` limits the attention
     of every second layer (0: full everywhere). `judges`: the head gives one number a token, as a
-    critic's or a reward model's.
+    critic's or a reward model's. `ring`: every layer's cache is the ring of a window.
+    `side_by_side`: attention and MLP read the same input, and their sum is reduced once.
     """
 
     layers: int
@@ -43,6 +47,8 @@ class Shape:
     dense_layers: int = 0
     latent: Latent | None = None
     window: int = 0
+    ring: bool = False
+    side_by_side: bool = False
     judges: bool = False
 
     @property
@@ -128,13 +134,14 @@ def attention_matrices(shape: Shape, tp: int) -> tuple[Matrix, ...]:
     if latent is None:
         kv = 2 * max(1, shape.kv_heads // tp) * shape.head_size
         return ((shape.query_width // tp + kv, hidden), (hidden, shape.value_width // tp))
+    if not latent.query_rank:
+        down = (latent.kv_rank + latent.rope_head, hidden)
+        queries: tuple[Matrix, ...] = (down, (shape.query_width // tp, hidden))
+    else:
+        down = (latent.query_rank + latent.kv_rank + latent.rope_head, hidden)
+        queries = (down, (shape.query_width // tp, latent.query_rank))
     expand = shape.heads * (latent.plain_head + latent.value_head) // tp
-    return (
-        (latent.query_rank + latent.kv_rank + latent.rope_head, hidden),
-        (shape.query_width // tp, latent.query_rank),
-        (expand, latent.kv_rank),
-        (hidden, shape.value_width // tp),
-    )
+    return (*queries, (expand, latent.kv_rank), (hidden, shape.value_width // tp))
 
 
 def mlp_matrices(shape: Shape, inner: int, tp: int) -> tuple[Matrix, ...]:

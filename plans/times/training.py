@@ -37,8 +37,9 @@ class TrainTime:
 def train_step_time(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> TrainTime:
     """Seconds of a step of `micro_batches` micro-batches, gradients reduced, weights updated.
 
-    Steady state of a pipeline is its slowest stage (the last one, with the head) m times; the
-    bubble (p - 1) / v mean stages (Narayanan et al. 2021, 2.2).
+    Steady state of a pipeline is its slowest stage m times: the last one with the head, or half a
+    layer more than the mean where layers are dealt out to make up for it; the bubble (p - 1) / v
+    mean stages (Narayanan et al. 2021, 2.2).
     """
     stage, slowest, exposed = _stages(shape, at, ops, rates)
     count = at.micro_batches
@@ -49,7 +50,7 @@ def train_step_time(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates)
         "bubble": (at.pp - 1) / at.virtual * stage * at.bubble,
         "stages": _stage_wire(shape, at, ops, rates),
         "data": _data_wire(shape, at, ops, rates, slowest),
-        "optimizer": _optimizer(shape, at, ops, rates),
+        "optimizer": _optimizer(shape, at, ops, rates) + _publish(shape, at, rates),
         "host": host,
     }
     return TrainTime(**parts, slowdown=(rates.slowdown - 1) * sum(parts.values()))
@@ -89,7 +90,9 @@ def _stages(
     exposed = _layers(shape, dense.exposed, mixture.exposed)
     mean = (layers + head.total) / at.pp
     per_layer = layers / shape.layers
-    slowest = min(layers / at.pp + head.total, mean + per_layer / 2) if at.pp > 1 else mean
+    last = layers / at.pp + head.total
+    slowest = last if at.even_stages else min(last, mean + per_layer / 2)
+    slowest = slowest if at.pp > 1 else mean
     return mean, slowest, exposed / at.pp
 
 
@@ -135,6 +138,13 @@ def _data_wire(
         hidden = rates.shard_overlap * compute
         return at.micro_batches * max(0.0, total / rates.shard_share - hidden)
     return total * (1 - rates.data_overlap)
+
+
+def _publish(shape: Shape, at: TrainSetting, rates: TrainRates) -> float:
+    """All weights in bf16 through one writer; of adapters next to nothing."""
+    if not at.published or at.adapter:
+        return 0.0
+    return 2.0 * shape.parameters / (rates.publish_gb_per_second * GIGA)
 
 
 def _optimizer(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> float:

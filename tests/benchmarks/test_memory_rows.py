@@ -21,6 +21,7 @@ QWEN_4B = {
     "recompute": "full",
     "stack": "prime-rl FSDP2",
     "component": "peak",
+    "value": "36.1",
     "unit": "GiB",
 }
 KORTHIKANTI = {
@@ -43,6 +44,7 @@ KORTHIKANTI = {
     "recompute": "selective+sequence_parallel",
     "stack": "Megatron-LM",
     "component": "activations",
+    "value": "23.08",
     "unit": "GiB",
 }
 

@@ -14,6 +14,25 @@ from benchmarks.validate import Validation, report_text, to_json, validate
 from plans.source import SpecError
 
 DATA = Path(__file__).parents[2] / "benchmarks" / "data"
+BOUNDS = {"train": 0.10, "decode": 0.15, "prefill": 0.15, "rlhf_step": 0.20}
+SMALL = 5
+# Groups beyond their bound. Megatron-Bridge: mixtures between releases of a container, by up to
+# 1.8 on the same configuration. Primus on MI355X: one mixture with a printed layout among eight.
+# verl of 2025: seven phases of one run, each the only one of its kind.
+MISSED = {
+    ("train", "B200", "megatron-bridge"),
+    ("train", "B300", "megatron-bridge"),
+    ("train", "H100-SXM", "megatron-bridge"),
+    ("train", "H200", "prime-rl"),
+    ("train", "MI355X", "primus"),
+    ("rlhf_step", "MI300X", "verl-2025-03"),
+}
+# groups whose runs are repetitions on other systems within a few percent, and one with mixtures
+TIED = {
+    ("decode", "B200", "mlperf"),
+    ("decode", "H200", "mlperf"),
+    ("train", "GB200-NVL72", "megatron-bridge"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,35 +52,63 @@ def test_at_most_a_twentieth_of_the_rows_is_refused_each_with_a_reason(
 
 
 @pytest.mark.parametrize(
-    ("kind", "bound"), [("train", 0.12), ("decode", 0.15), ("prefill", 0.15), ("rlhf_step", 0.25)]
+    ("kind", "bound"), [("train", 0.08), ("decode", 0.08), ("prefill", 0.12), ("rlhf_step", 0.15)]
 )
-def test_held_out_rows_are_predicted_within_the_bound_of_their_kind(
+def test_rows_left_out_of_the_fit_are_predicted_within_the_bound_of_their_kind(
     published: Validation, kind: str, bound: float
 ) -> None:
-    found = published.total(kind, fitted=False)
+    found = published.total(kind, "left out")
     assert found is not None
     assert found.mape <= bound
+    assert found.spearman is not None
+    assert found.spearman >= 0.9
 
 
-def test_the_interval_holds_about_four_fifths_of_the_held_out_rows(
+def test_groups_of_rows_left_out_keep_the_bound_of_their_kind(published: Validation) -> None:
+    beyond = {
+        key[:3]: round(found.mape, 3)
+        for key, found in published.groups.items()
+        if key[3] == "left out" and found.n >= SMALL and found.mape > BOUNDS[key[0]]
+    }
+    assert set(beyond) <= MISSED, beyond
+
+
+def test_the_interval_holds_about_four_fifths_of_the_rows_left_out(
     published: Validation,
 ) -> None:
-    for kind in ("train", "decode"):
-        found = published.total(kind, fitted=False)
+    for kind in ("train", "decode", "prefill", "rlhf_step"):
+        found = published.total(kind, "left out")
         assert found is not None
-        assert 0.70 <= found.coverage <= 0.95
+        assert 0.75 <= found.coverage <= 0.90
 
 
-def test_fitted_and_held_out_rows_are_reported_apart(published: Validation) -> None:
+def test_rows_of_a_family_are_ranked_as_measured(published: Validation) -> None:
+    for key, found in published.groups.items():
+        if key[3] == "left out" and found.n >= 2 * SMALL and key[:3] not in MISSED | TIED:
+            assert found.spearman is not None
+            assert round(found.spearman, 2) >= 0.9, key
+
+
+def test_fitted_rows_and_rows_left_out_are_reported_apart(published: Validation) -> None:
     kinds = {(key[0], key[3]) for key in published.groups}
-    assert {("train", True), ("train", False), ("decode", True), ("decode", False)} <= kinds
+    assert {("train", "fitted"), ("train", "left out"), ("decode", "left out")} <= kinds
     text = report_text(published)
-    assert "held out" in text
+    assert "left out" in text
     assert "refused:" in text
+
+
+def test_what_is_left_out_is_predicted_worse_than_what_is_fitted(published: Validation) -> None:
+    """Otherwise the folds saw their own rows."""
+    for kind in ("train", "decode", "rlhf_step"):
+        fitted, left_out = published.total(kind, "fitted"), published.total(kind, "left out")
+        assert fitted is not None
+        assert left_out is not None
+        assert left_out.mape > fitted.mape
 
 
 def test_the_json_has_the_published_keys_for_each_row(published: Validation) -> None:
     data = to_json(published)
+    assert set(data["groups"][0]) >= {"kind", "hardware", "stack", "fitted", "rows", "n", "mape"}
     assert set(data["rows"][0]) >= {
         "id",
         "kind",
@@ -104,7 +151,7 @@ def test_the_stack_is_read_from_the_source() -> None:
 
 def test_a_file_without_the_columns_is_refused_with_their_names(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("id,model\nx,y\n")
-    with pytest.raises(SpecError, match="missing columns: source, hardware, value, unit"):
+    with pytest.raises(SpecError, match="missing columns: hardware, value, unit"):
         read_rows(tmp_path / "rows.csv")
 
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from math import exp, log
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from plans.source import SpecError
+from plans.source import SpecError, UserError
 from plans.times.anchors import Anchor, case, correction, read_anchors, write_anchors
-from plans.times.calibration import known_stacks, read_calibration, read_calibration_file
+from plans.times.calibration import (
+    Level,
+    chosen_calibration,
+    known_stacks,
+    read_calibration,
+    read_calibration_file,
+    read_own_calibration,
+)
 from plans.times.rates import TrainRates
 
 NUMBERS = {"parameters": 8e9, "layers": 32.0, "sequence": 4096.0, "devices": 8.0}
@@ -76,3 +84,44 @@ def test_a_correction_lies_between_nothing_and_the_largest_residual() -> None:
     ]
     found = correction(case(NUMBERS, WORDS), anchors)
     assert 1.0 < found.factor < exp(0.3)
+
+
+def own_file(folder: Path, text: str) -> Path:
+    file = folder / "mine.yaml"
+    file.write_text("stack: llm-foundry\ntitle: mine\nprovenance: bench micro\n" + text)
+    return file
+
+
+def test_your_own_constants_replace_the_shipped_ones_and_leave_the_others(tmp_path: Path) -> None:
+    file = own_file(tmp_path, "level: micro\ntrain:\n  any: {gemm_share: 0.5}\n")
+    own = read_own_calibration(file).train_rates("H100-SXM")
+    shipped = read_calibration("llm-foundry").train_rates("H100-SXM")
+    assert own.gemm_share == 0.5 != shipped.gemm_share
+    assert own.attention_share == shipped.attention_share
+
+
+def test_errors_of_shipped_constants_are_taken_wider_for_your_own(tmp_path: Path) -> None:
+    own = read_own_calibration(own_file(tmp_path, "level: trace\n"))
+    shipped = read_calibration("llm-foundry")
+    for name, spread in shipped.spread.items():
+        assert own.spread[name].far > spread.far
+
+
+def test_a_constant_that_does_not_exist_is_refused_by_name(tmp_path: Path) -> None:
+    file = own_file(tmp_path, "level: micro\ntrain:\n  any: {gem_share: 0.5}\n")
+    with pytest.raises(SpecError, match=r"mine\.yaml: train: no such constants: gem_share"):
+        read_calibration_file(file)
+
+
+def test_levels_of_own_measurements_need_their_file_and_shipped_ones_take_none(
+    tmp_path: Path,
+) -> None:
+    file = own_file(tmp_path, "level: micro\n")
+    assert chosen_calibration(None, None) == ("published", None)
+    assert chosen_calibration("datasheet", None) == ("datasheet", None)
+    level, own = chosen_calibration(None, file)
+    assert level == "micro"
+    assert own is not None
+    for wrong, path in (("micro", None), ("trace", None), ("published", file), ("trace", file)):
+        with pytest.raises(UserError):
+            chosen_calibration(cast(Level, wrong), path)

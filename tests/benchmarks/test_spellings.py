@@ -1,0 +1,126 @@
+"""Rows as other tables write them: predicted, or refused with the reason; never a crash."""
+
+from __future__ import annotations
+
+import csv
+import random
+from pathlib import Path
+
+import pytest
+
+from benchmarks.predict import Model, Prediction
+from benchmarks.rows import Row, read_rows
+from benchmarks.validate import validate
+
+DATA = Path(__file__).parents[2] / "benchmarks" / "data"
+LLAMA = {
+    "source": "github:mosaicml/llm-foundry",
+    "kind": "train",
+    "model": "llama-8b",
+    "layers": "32",
+    "hidden": "4096",
+    "heads": "32",
+    "kv_heads": "8",
+    "ffn": "14336",
+    "vocab": "128256",
+    "seq_in": "4096",
+    "hardware": "H100-SXM",
+    "gpus": "8",
+    "micro_batch": "4",
+    "precision": "bf16",
+    "value": "10000",
+    "unit": "tokens_per_s_per_gpu",
+}
+GARBAGE = ("", "n/a", "-1", "0", "1e9", "1e400", "nan", "abc", "2,048", "8k", "0.5", "4096.0")
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model()
+
+
+def predicted(time: Model, /, **changes: str) -> Prediction:
+    return time.predict(Row(id="x", cells={**LLAMA, **changes}, line=2))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"unit": "tokens/s/GPU"},
+        {"unit": "tok/s/gpu"},
+        {"kind": "Training"},
+        {"kind": ""},
+        {"seq_in": "4,096"},
+        {"gpus": "8.0"},
+        {"hardware": "NVIDIA H100 80GB HBM3 SXM5"},
+        {"tp": "1", "pp": "n/a", "cp": "-"},
+    ],
+)
+def test_another_spelling_is_the_same_row(model: Model, changes: dict[str, str]) -> None:
+    plain, other = predicted(model), predicted(model, **changes)
+    assert other.refused == ""
+    assert other.predicted == pytest.approx(plain.predicted, rel=0.02)
+
+
+def test_units_scale_the_value(model: Model) -> None:
+    seconds = predicted(model, unit="step_s", value="3")
+    assert predicted(model, unit="ms", value="3000").predicted == pytest.approx(
+        1000 * seconds.predicted
+    )
+    tera = predicted(model, unit="TFLOP/s/GPU", value="400")
+    assert predicted(model, unit="PFLOP/s/GPU", value="0.4").predicted == pytest.approx(
+        tera.predicted / 1000
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"value": "OOM"}, "value 'OOM' is not a positive number"),
+        ({"heads": "eight"}, "heads 'eight' is not a number"),
+        ({"tp": "0"}, "tp '0' is less than 1"),
+        ({"micro_batch": "0.5"}, "micro_batch '0.5' is less than 1"),
+        ({"layers": "n/a"}, "model sizes not published: layers"),
+        ({"gpus": ""}, "number of devices not published"),
+        ({"hardware": ""}, "device not published"),
+        ({"hardware": "Cerebras CS-3"}, "device 'Cerebras CS-3' is not known"),
+        ({"unit": "furlongs"}, "unit 'furlongs' is not known"),
+        ({"n_experts": "8"}, "experts published without"),
+        ({"heads": "8192"}, "more heads than the hidden size"),
+        ({"kind": "checkpointing"}, "rows of kind 'checkpointing' are not modelled"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_the_reason(
+    model: Model, changes: dict[str, str], reason: str
+) -> None:
+    assert predicted(model, **changes).refused.startswith(reason)
+
+
+def test_an_unknown_model_with_sizes_is_predicted(model: Model) -> None:
+    found = predicted(model, model="nobody's model", source="somebody's blog")
+    assert found.refused == ""
+    assert found.low < found.predicted < found.high
+
+
+def test_one_bad_row_does_not_refuse_the_file(tmp_path: Path) -> None:
+    lines = [LLAMA, {**LLAMA, "value": "OOM"}]
+    with (tmp_path / "rows.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [" " + name.upper() for name in LLAMA])
+        writer.writeheader()
+        writer.writerows({" " + name.upper(): cell for name, cell in row.items()} for row in lines)
+    found = validate(tmp_path / "rows.csv")
+    assert [bool(each.refused) for each in found.predictions] == [False, True]
+    assert found.predictions[1].row.id == "line 3"
+
+
+def test_rows_with_cells_lost_swapped_or_garbled_never_crash(model: Model) -> None:
+    chance = random.Random(7)
+    rows = read_rows(DATA / "validation.csv")
+    for _ in range(400):
+        cells = dict(chance.choice(rows).cells)
+        for _ in range(chance.choice((1, 1, 2, 4))):
+            column = chance.choice(list(cells))
+            new = (chance.choice(GARBAGE), chance.choice(rows)[column], "")
+            cells[column] = chance.choice(new)
+        found = model.predict(Row(id="x", cells=cells, line=2))
+        assert found.refused or 0 < found.low <= found.predicted <= found.high
