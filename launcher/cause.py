@@ -13,6 +13,7 @@ from runtime.heartbeat import Beat, laggards, read_beats
 from runtime.verdict import first_cause, read_verdicts, verdict_text
 
 SRUN_LOG = "srun.log"
+NAMED = re.compile(r"; rank (\d+) \(([^)]+)\)")
 EXITED = re.compile(r"tasks? (?P<rank>\d+)[\d,-]*: Exited with exit code (?P<code>\d+)")
 
 
@@ -73,7 +74,9 @@ def _suspects(verdict: Verdict, beats: tuple[Beat, ...]) -> tuple[str, ...]:
     if verdict.code > 128:
         return (verdict.host,)
     if verdict.code == ExitCode.PEER_LOST:
-        hosts = {beat.host for beat in laggards(beats)}
+        # Each names the ranks it waited for: 'rank 3 (node1) in gen of step 4 for 60 s'.
+        named = {host for _, host in NAMED.findall(verdict.reason)}
+        hosts = named or {beat.host for beat in laggards(beats)}
         return tuple(hosts) if len(hosts) == 1 else ()
     return ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -37,6 +38,8 @@ PIPE_BYTES = 1 << 16
 SHOWN_LINES = 12
 PRIVATE = 0o077
 RANK = ("-m", "runtime.rank")
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 # Called with 'metrics' or 'events' and a record, as the run writes them.
 Listener = Callable[[str, dict[str, Any]], None]
@@ -101,6 +104,7 @@ def start(
         stderr=subprocess.STDOUT,
         start_new_session=True,
         umask=PRIVATE,
+        preexec_fn=_dies_with_its_parent(os.getpid()),
     )
     return watch.follow(process, mpirun)
 
@@ -111,6 +115,22 @@ def rank_environment(plan: Plan, user: dict[str, str]) -> dict[str, str]:
     here = str(Path(runtime.__file__).parent.parent)
     path = os.pathsep.join(part for part in (here, user.get("PYTHONPATH", "")) if part)
     return {**user, **platform.environment(user), "PYTHONPATH": path}
+
+
+def _dies_with_its_parent(parent: int) -> Callable[[], None]:
+    """What a child does before it becomes mpirun: have the kernel end it with this process.
+
+    Nothing else tells mpirun when its launcher is killed by SIGKILL, and ranks would go on
+    that nobody follows (prctl PR_SET_PDEATHSIG, Linux).
+    """
+    prctl = ctypes.CDLL(None).prctl
+
+    def arrange() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before this was arranged
+            os._exit(INTERRUPTED)
+
+    return arrange
 
 
 class _Watch:

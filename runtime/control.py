@@ -46,6 +46,11 @@ class Control(Protocol):
         """What carries the messages, with its version."""
         ...
 
+    @property
+    def awaited(self) -> tuple[int, ...]:
+        """The ranks that this one waits for at this moment; may be asked from another thread."""
+        ...
+
     def barrier(self, what: str, seconds: float | None = None) -> None:
         """Return when all ranks have called; PeerLost naming `what` after `seconds`."""
         ...
@@ -91,6 +96,7 @@ class SingleControl:
     rank = 0
     size = 1
     library = "none"
+    awaited: tuple[int, ...] = ()
 
     def barrier(self, what: str, seconds: float | None = None) -> None:
         """Nobody to wait for."""

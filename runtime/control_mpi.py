@@ -41,6 +41,7 @@ class MPIControl:
         self._mpi = MPI
         self._patience = patience_seconds
         self._meetings = 0
+        self._waiting: Wait | None = None
         self.rank: int = MPI.COMM_WORLD.rank
         self.size: int = MPI.COMM_WORLD.size
         self._comm, request = MPI.COMM_WORLD.Idup()
@@ -51,6 +52,12 @@ class MPIControl:
     def library(self) -> str:
         """The MPI in use, e.g. 'MPICH Version: 5.0.2'."""
         return " ".join(self._mpi.Get_library_version().splitlines()[0].split())
+
+    @property
+    def awaited(self) -> tuple[int, ...]:
+        """The ranks that this one waits for; rank 0 knows who is late, the others wait for it."""
+        waiting = self._waiting
+        return waiting.missing if waiting else ()
 
     def barrier(self, what: str, seconds: float | None = None) -> None:
         self._meet(None, lambda _: None, self._wait(what, seconds))
@@ -170,6 +177,7 @@ class MPIControl:
 
     def _until(self, done: Callable[[], bool], wait: Wait) -> None:
         """Poll until done; PeerLost at the deadline, or when MPI reports a broken connection."""
+        self._waiting = wait
         try:
             while not any(done() for _ in range(POLLS)):
                 if wait.over:
@@ -177,6 +185,8 @@ class MPIControl:
                 wait.nap()
         except self._mpi.Exception as error:
             raise PeerLost(f"{wait.what} ({error})", wait.seconds, wait.missing) from error
+        finally:
+            self._waiting = None
 
 
 class Wait:

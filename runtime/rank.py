@@ -10,11 +10,10 @@ ranks with the exit code of plans/record.py.
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
-import math
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +33,7 @@ from runtime.files import write_file
 from runtime.heartbeat import Beat, Recorder, read_beats
 from runtime.loading import explained
 from runtime.mistakes import MaskMistake, MissingInput
-from runtime.preflight import CHECK_NAMES
+from runtime.options import Options, options_of
 from runtime.preflight_ranks import check_hosts
 from runtime.stopping import Stops
 from runtime.verdict import overdue_verdict, save_verdict, speak_verdict, verdict_of
@@ -43,22 +42,10 @@ from runtime.verdict import overdue_verdict, save_verdict, speak_verdict, verdic
 START_PATIENCE_SECONDS = 300.0
 # What is left of a rank after its last act (threads, atexit) may take this long.
 EXIT_SECONDS = 60.0
+# Rank 0 speaks before the others do when a phase outlasts its deadline on all of them.
+RANK_0_FIRST_SECONDS = 2.0
 # What a run writes is its owner's alone: prompts, paths, tokens of users.
 PRIVATE = 0o077
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """The command line of a rank."""
-
-    run_folder: Path
-    base: Path
-    attempt: int | None
-    rehearse: bool
-    resume: bool
-    until: int | None
-    ends: float = math.inf
-    skip: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -79,8 +66,12 @@ class Ending:
 
     def overdue(self, beat: Beat) -> None:
         """End this rank, whose phase does not return; mpirun and srun then end the others."""
+        awaited = self.control.awaited if self.control else ()
+        if beat.rank:
+            # Rank 0 knows who is late, the others only that rank 0 has not answered.
+            time.sleep(RANK_0_FIRST_SECONDS)
         faulthandler.dump_traceback(all_threads=True)
-        verdict = overdue_verdict(beat, self._beats())
+        verdict = overdue_verdict(beat, self._beats(), awaited)
         self._leave(verdict)
         os._exit(verdict.code)
 
@@ -247,40 +238,6 @@ def choose_device(plan: Plan, local_rank: int) -> str:
         raise MaskMistake(str(error)) from error
     environment.change(mask.values, mask.removed)
     return f"cuda:{mask.index}"
-
-
-def options_of(arguments: Sequence[str] | None) -> Options:
-    parser = argparse.ArgumentParser(
-        prog="python -m runtime.rank", description="One rank of a run."
-    )
-    parser.add_argument("run", type=Path, help="the run's folder, or its plan.json")
-    parser.add_argument("--base", type=Path, default=Path(), help="where the job's paths start")
-    parser.add_argument("--attempt", type=int, help="number of the attempt (default: the next one)")
-    parser.add_argument("--rehearse", action="store_true", help="walk the plan without engines")
-    parser.add_argument("--resume", action="store_true", help="go on from the latest checkpoint")
-    parser.add_argument("--until", type=int, help="stop after this step, with a checkpoint")
-    parser.add_argument(
-        "--ends", type=float, default=math.inf, help="when the queue ends the job, unix seconds"
-    )
-    parser.add_argument(
-        "--skip-check",
-        action="append",
-        default=[],
-        choices=CHECK_NAMES,
-        help="leave a check of the preflight out",
-    )
-    given = parser.parse_args(arguments)
-    folder = given.run.parent if given.run.name == "plan.json" else given.run
-    return Options(
-        run_folder=folder.resolve(),
-        base=given.base.resolve(),
-        attempt=given.attempt,
-        rehearse=given.rehearse,
-        resume=given.resume,
-        until=given.until,
-        ends=given.ends,
-        skip=frozenset(given.skip_check),
-    )
 
 
 def _attempt(options: Options) -> int:

@@ -84,10 +84,10 @@ def verdict_of(error: BaseException, beat: Beat, beats: Iterable[Beat] = ()) -> 
     )
 
 
-def overdue_verdict(beat: Beat, beats: Iterable[Beat]) -> Verdict:
-    """The verdict of a rank whose phase has outlasted its deadline."""
+def overdue_verdict(beat: Beat, beats: Iterable[Beat], awaited: tuple[int, ...] = ()) -> Verdict:
+    """The verdict of a rank whose phase has outlasted its deadline, waiting for these ranks."""
     seconds = beat.deadline_seconds or 0.0
-    error = PeerLost(beat.phase, seconds)
+    error = PeerLost(beat.phase, seconds, awaited)
     verdict = verdict_of(error, beat, beats)
     _, *behind = verdict.reason.split("; ")
     text = f"{beat.phase} of step {beat.step} has lasted longer than its deadline of {seconds:g} s"

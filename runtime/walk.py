@@ -87,6 +87,10 @@ class Journal:
         return self._control.library
 
     @property
+    def awaited(self) -> tuple[int, ...]:
+        return self._control.awaited
+
+    @property
     def digest(self) -> str:
         """SHA-256 over the names of the meetings so far."""
         return self._hash.hexdigest()

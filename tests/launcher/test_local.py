@@ -217,6 +217,20 @@ def test_a_stopped_launcher_leaves_no_rank_behind(tmp_path, number):
     assert [beat.rank for beat in beats if alive(beat.pid)] == []
 
 
+def test_ranks_do_not_outlive_a_launcher_that_is_killed(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", FOLLOWER, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+    )
+    beats = await_beats(tmp_path, "gen", process)
+    process.kill()
+    process.wait()
+    limit = time.monotonic() + 30
+    while any(alive(beat.pid) for beat in beats):
+        assert time.monotonic() < limit, "ranks go on"
+        time.sleep(0.05)
+
+
 def test_a_run_ends_early_on_request_and_is_resumed(tmp_path):
     plan = world_plan(tmp_path, ranks=2, steps=3)
     outcome, _ = run_world(tmp_path, plan, until=2)
