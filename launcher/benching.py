@@ -25,14 +25,22 @@ def bench() -> None:
 @bench.command()
 @click.argument("table", metavar="FILE.csv", type=click.Path(path_type=Path))
 @click.option(
-    "--level", default="published", show_default=True, help="Calibration to predict with."
+    "--level",
+    default=None,
+    help="Calibration to predict with: datasheet, published (the default), micro or trace.",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="Your own constants for one stack, as measured at level micro or trace.",
 )
 @json_option
-def validate(table: Path, level: str, as_json: bool) -> None:
+def validate(table: Path, level: str | None, calibration: Path | None, as_json: bool) -> None:
     """Predict every row of a table of measurements, and say how far off the predictions are.
 
     The columns are those of benchmarks/data/validation.csv (times) and validation_memory.csv
-    (memory). Rows that the shipped constants were fitted to are reported apart.
+    (memory). Rows that the shipped constants were fitted to are reported apart, and beside them
+    what they are predicted to be by constants that never saw them.
 
     \b
     Example:
@@ -40,16 +48,17 @@ def validate(table: Path, level: str, as_json: bool) -> None:
     """
     from benchmarks.validate import report_text, to_json
     from benchmarks.validate import validate as validate_file
-    from plans.times.calibration import Level
+    from plans.times.calibration import Level, chosen_calibration
 
     levels = get_args(Level)
-    if level not in levels:
+    if level is not None and level not in levels:
         raise click.BadParameter(
             f"{level!r} is not one of {', '.join(levels)}", param_hint="--level"
         )
     if not table.is_file():
         raise UserError(f"{table}: no such file")
-    found = validate_file(table, cast(Level, level))
+    chosen, own = chosen_calibration(cast("Level | None", level), calibration)
+    found = validate_file(table, chosen, own)
     if as_json:
         click.echo(json.dumps(to_json(found), indent=1))
     else:
