@@ -16,7 +16,7 @@ from launcher.asking import (
     pricing,
     sweep,
 )
-from launcher.planning import columns, echo_json, json_option, write
+from launcher.planning import columns, echo_json, json_option, output_option, write
 from plans.source import UserError
 
 
@@ -34,6 +34,7 @@ from plans.source import UserError
     type=click.Path(path_type=Path),
     help="Hold the plan of a run, runs/NAME, against what it measured.",
 )
+@output_option
 @json_option
 def estimate(
     job: Path | None,
@@ -44,6 +45,7 @@ def estimate(
     hardware: str | None,
     nodes: str | None,
     measured: Path | None,
+    output: Path | None,
     as_json: bool,
 ) -> None:
     """Say what a run will take: seconds by phase, memory, device hours, jobs in the chain.
@@ -55,10 +57,12 @@ def estimate(
       rlplan estimate job.yaml --fix tp=4,rollout.tp=2
       rlplan estimate job.yaml --html plan.html
       rlplan estimate job.yaml --hardware h100-sxm,mi300x --nodes 1,2,4,8
-      rlplan estimate --measured runs/math-grpo-7b
+      rlplan estimate --measured runs/math-grpo-7b -o mine.yaml
     """
+    if output and not measured:
+        raise click.UsageError("-o writes the constants of --measured; --html writes a page")
     if measured:
-        _print_measured(measured, as_json)
+        _print_measured(measured, output, as_json)
     elif job and (hardware or nodes):
         _print_sweep(job, hardware, nodes, fixed, price, as_json)
     elif job:
@@ -119,17 +123,27 @@ def _print_sweep(
         click.echo(sweep_text(points, columns()), nl=False)
 
 
-def _print_measured(folder: Path, as_json: bool) -> None:
-    """Print a run beside its plan."""
+def _print_measured(folder: Path, output: Path | None, as_json: bool) -> None:
+    """Print a run beside its plan, and the constants that it would have taken."""
     from plans.plan import read_plan
-    from plans.reports.measured import measured_data, measured_run, measured_text
+    from plans.reports.measured import measured_data, measured_run, measured_text, steady
+    from plans.reports.tuned import calibration_text, tuned, tuned_text
+    from plans.reports.words import named
     from runtime.metrics import METRICS, read_metrics
 
     plan = read_plan(folder / "plan.json")
     if not (folder / METRICS).is_file():
         raise UserError(f"{folder}: no {METRICS}; the run has not ended a step yet")
-    run = measured_run(plan, read_metrics(folder / METRICS), str(folder))
+    records = read_metrics(folder / METRICS)
+    run = measured_run(plan, records, str(folder))
+    found = tuned(run, steady(records))
     if as_json:
-        echo_json(measured_data(run))
+        echo_json({**measured_data(run), "constants": found.after, "stack": found.stack})
     else:
         click.echo(measured_text(run, columns()), nl=False)
+        click.echo("\n".join(named("constants", tuned_text(found), columns())))
+    if output:
+        write(output, calibration_text(found, str(folder)))
+    elif not as_json:
+        text = "-o FILE writes them; rlplan estimate --calibration FILE reads them"
+        click.echo("\n".join(named("", text, columns())))

@@ -61,26 +61,31 @@ class MeasuredRun:
 
 def measured_run(plan: Plan, records: Sequence[StepRecord], place: str) -> MeasuredRun:
     """The steps of a run against its plan; UserError when there are too few."""
-    timed = [record for record in records if f"{PREFIX}{WHOLE}" in record.metrics]
-    steady = timed[WARM_UP_STEPS:]
-    if not steady:
+    timed = _timed(records)
+    later = timed[WARM_UP_STEPS:]
+    if not later:
         text = f"{place}: {plural(len(timed), 'step')} measured, at least 2 are needed"
         raise UserError(text)
     planned = {phase.name: phase.seconds for phase in plan.phases}
     planned[WHOLE] = plan.step_seconds
     found = {
         name.removeprefix(PREFIX): None
-        for record in steady
+        for record in later
         for name in record.metrics
         if name.startswith(PREFIX)
     }
     names = [*(name for name in planned if name in found), *(n for n in found if n not in planned)]
     return MeasuredRun(
         plan=plan,
-        steps=len(steady),
+        steps=len(later),
         first_seconds=timed[0].metrics[f"{PREFIX}{WHOLE}"],
-        phases=tuple(_phase(name, planned.get(name), steady) for name in names),
+        phases=tuple(_phase(name, planned.get(name), later) for name in names),
     )
+
+
+def steady(records: Sequence[StepRecord]) -> list[float]:
+    """Seconds of the steps that are compared."""
+    return [record.metrics[f"{PREFIX}{WHOLE}"] for record in _timed(records)[WARM_UP_STEPS:]]
 
 
 def measured_text(run: MeasuredRun, width: int = COLUMNS) -> str:
@@ -119,6 +124,10 @@ def measured_data(run: MeasuredRun) -> dict[str, object]:
             for each in run.phases
         ],
     }
+
+
+def _timed(records: Sequence[StepRecord]) -> list[StepRecord]:
+    return [record for record in records if f"{PREFIX}{WHOLE}" in record.metrics]
 
 
 def _phase(name: str, planned: float | None, records: Sequence[StepRecord]) -> MeasuredPhase:
