@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from launcher.job import Run as Run
     from launcher.job import run as run
+    from launcher.submission import Submitted as Submitted
+    from launcher.submission import submit as submit
     from plans.estimate import Estimate as Estimate
     from plans.hardware import HardwareSpec as HardwareSpec
     from plans.hardware import read_hardware as read_hardware
@@ -38,6 +40,7 @@ _HOME = {
     "Plan": "plans.plan",
     "PlanError": "plans.source",
     "SpecError": "plans.source",
+    "Submitted": "launcher.submission",
     "Run": "launcher.job",
     "UserError": "plans.source",
     "dumps": "plans.plan",
@@ -49,6 +52,7 @@ _HOME = {
     "read_plan": "plans.plan",
     "render": "slurm.script",
     "run": "launcher.job",
+    "submit": "launcher.submission",
 }
 __all__ = sorted(_HOME)
 

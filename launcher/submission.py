@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from launcher.attempt import HALT
 from launcher.badnodes import read_bad_nodes
@@ -29,7 +31,8 @@ from slurm.hostlist import compress
 from slurm.queue import look, usable_nodes
 from slurm.script import MPICH_PLUGIN, render
 from slurm.site import SiteSpec, find_site
-from slurm.submit import Request, Way, start_estimate, submit
+from slurm.submit import Request, Way, start_estimate
+from slurm.submit import submit as hand_over
 
 SCRIPT = "job.sbatch"
 LOCK = "submitting"
@@ -70,6 +73,15 @@ class Submitted:
     starts: str
     planned_jobs: int
     excluded: str
+
+
+def submit(path: str | Path, **options: Any) -> Submitted:
+    """Put a job file, or a plan.json, into the queue; `options` are the fields of Wish.
+
+    The run's folder is made in runs/ of the working directory. UserError for what is wrong
+    with the job, for what the cluster would refuse, and for a run that is in the queue.
+    """
+    return submit_job(Path(path), Wish(**options), time.time())
 
 
 def submit_job(path: Path, wish: Wish, now: float) -> Submitted:
@@ -191,7 +203,7 @@ def _queue(folder: Path, script: Path, wish: Wish, jobs: int, excluded: str) -> 
             after=job_ids[-1] if job_ids else "",
             exclude=excluded,
         )
-        job_ids.append(submit(request, wish.way, current(), pauses=wish.pauses))
+        job_ids.append(hand_over(request, wish.way, current(), pauses=wish.pauses))
         note(folder, "queued", job_id=job_ids[-1], place=place + 1, of=jobs, way=wish.way)
     return tuple(job_ids)
 

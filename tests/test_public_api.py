@@ -20,6 +20,7 @@ NAMES = {
     "PlanError",
     "Run",
     "SpecError",
+    "Submitted",
     "UserError",
     "dumps",
     "estimate",
@@ -30,6 +31,7 @@ NAMES = {
     "read_plan",
     "render",
     "run",
+    "submit",
 }
 COMMANDS = {
     "plan": {"job", "--output", "--fix", "--compare", "--json"},
