@@ -64,12 +64,30 @@ def shell_environment() -> Environment:
         comment_end_string="##}",
     )
     environment.filters["sh"] = quoted
+    environment.filters["option"] = option_quoted
     return environment
 
 
 def quoted(value: object) -> str:
     """A value as one word of a shell script; UserError when it holds a control character."""
+    return shlex.quote(_one_line(value))
+
+
+def option_quoted(value: object) -> str:
+    """A value as one word of an `#SBATCH` line, which sbatch reads by rules of its own.
+
+    To sbatch a backslash escapes what follows even between single quotes, so that a shell's
+    way of quoting a quote loses or splits a value (measured with Slurm 22.05.8).
+    """
+    text = _one_line(value)
+    if shlex.quote(text) == text:
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _one_line(value: object) -> str:
     text = str(value)
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
         raise UserError(f"{text!r}: control characters are not accepted in a batch script")
-    return shlex.quote(text)
+    return text

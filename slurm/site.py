@@ -209,7 +209,7 @@ def site_text(site: SiteSpec) -> str:
     data = {"format": site.format, **site.model_dump(mode="json", exclude_defaults=True)}
     if site.ours == OursSpec():
         data.pop("ours", None)
-    text = yaml.safe_dump(data, sort_keys=False, width=100, allow_unicode=True)
+    text = yaml.safe_dump(data, sort_keys=False, width=100)
     return HEADER + text + ("" if "ours" in data else OURS_EXAMPLE)
 
 
