@@ -6,9 +6,9 @@ from math import sqrt
 
 from plans.chain import chain_of
 from plans.memory import peak_account
-from plans.outline import switch_summary
+from plans.outline import NO_SWITCH, switch_summary
 from plans.plan import FORMAT, PhasePlan, Plan
-from plans.reshard import island_ranks
+from plans.reshard import ReshardSummary, island_ranks
 from plans.timeline import PhaseTime, outside_times, step_seconds, step_times
 from plans.units import HOUR
 from plans.workload import Candidate, Workload
@@ -18,14 +18,6 @@ def plan_of(workload: Workload, candidate: Candidate) -> Plan:
     """The frozen plan of a candidate; PlanError when the queue's limit is shorter than a step."""
     steps = step_times(workload, candidate)
     outside = outside_times(workload, candidate)
-    reshard = switch_summary(
-        workload.model,
-        candidate.train,
-        candidate.rollout,
-        workload.element_bytes,
-        ranks_per_node=workload.ranks_per_node,
-        island=island_ranks(workload.hardware, workload.ranks_per_node),
-    )
     plan = Plan(
         format=FORMAT,
         job=workload.job,
@@ -38,11 +30,25 @@ def plan_of(workload: Workload, candidate: Candidate) -> Plan:
         placements=candidate.placements,
         phases=tuple(_phase_plan(workload, candidate, time) for time in steps),
         outside=tuple(_phase_plan(workload, candidate, time) for time in outside),
-        reshard=reshard,
+        reshard=_switch(workload, candidate),
         checkpoint_every=checkpoint_interval(workload, steps, outside),
     )
     chain_of(plan, plan.slowest)
     return plan
+
+
+def _switch(workload: Workload, candidate: Candidate) -> ReshardSummary:
+    """What the plan promises of the switch to the rollout, if it has one."""
+    if not candidate.generates:
+        return NO_SWITCH
+    return switch_summary(
+        workload.model,
+        candidate.train,
+        candidate.rollout,
+        workload.element_bytes,
+        ranks_per_node=workload.ranks_per_node,
+        island=island_ranks(workload.hardware, workload.ranks_per_node),
+    )
 
 
 def checkpoint_interval(

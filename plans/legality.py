@@ -120,11 +120,12 @@ def batch_reason(workload: Workload, layout: ParallelLayout) -> str:
 
     Each sequence is cut into 2 cp pieces, so that causal attention is balanced (Megatron-core).
     """
-    mini, tokens = workload.mini_batch, workload.sequence_tokens
+    together, tokens = workload.job.rows_together, workload.sequence_tokens
+    count, what = workload.mini_batch // together, "sequences" if together == 1 else "pairs"
     tests = (
         (
-            mini % layout.dp == 0,
-            f"dp {layout.dp} does not divide the {mini} sequences of an optimizer step",
+            count % layout.dp == 0,
+            f"dp {layout.dp} does not divide the {count} {what} of an optimizer step",
         ),
         (
             layout.cp == 1 or tokens % (2 * layout.cp) == 0,

@@ -7,6 +7,17 @@ from plans.model import ModelSpec
 from plans.reshard import BUCKET_BYTES, ROUNDS_IN_FLIGHT, ReshardSummary, build, summarize
 
 NO_SCHEDULE = ""
+# Of a plan without a rollout.
+NO_SWITCH = ReshardSummary(
+    schedule_digest=NO_SCHEDULE,
+    alias_bytes=0,
+    local_bytes=0,
+    received_bytes=0,
+    sent_bytes=0,
+    bound_bytes=0,
+    unshared_bytes=0,
+    staging_bytes=0,
+)
 
 
 def switch_summary(

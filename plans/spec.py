@@ -156,7 +156,8 @@ class JobSpec(Part):
     @model_validator(mode="after")
     def _one_job(self) -> "JobSpec":
         """What one key says about another; all that is wrong, a line each."""
-        broken = [*_batch_rules(self), *_learning_rules(self), *_role_rules(self)]
+        rules = (_batch_rules, _pair_rules, _learning_rules, _role_rules)
+        broken = [text for rule in rules for text in rule(self)]
         if broken:
             raise ValueError("\n".join(broken))
         return self
@@ -205,10 +206,6 @@ def _batch_rules(job: JobSpec) -> Iterator[str]:
         )
     if algorithm.compares and batch.samples < 2:
         yield f"batch.samples: {name} compares samples of one prompt; use at least 2"
-    if name == "dpo" and batch.samples != 2:
-        yield "batch.samples: dpo learns from pairs, 2 sequences a prompt; leave it out"
-    if name == "dpo" and batch.prompts % batch.mini_batches:
-        yield f"batch.mini_batches: {batch.prompts} pairs do not divide into {batch.mini_batches}"
     if name == "sft" and batch.samples != 1:
         yield "batch.samples: sft has one answer a prompt; leave it out"
     if not algorithm.generates and batch.epochs > 1:
@@ -216,6 +213,22 @@ def _batch_rules(job: JobSpec) -> Iterator[str]:
     overlong = algorithm.overlong
     if overlong and overlong.buffer and overlong.buffer >= job.tokens.response:
         yield "algorithm.overlong.buffer: leaves no room before it; use less than tokens.response"
+
+
+def _pair_rules(job: JobSpec) -> Iterator[str]:
+    """What would part the two answers of a pair."""
+    batch = job.batch
+    if job.algorithm.name != "dpo":
+        return
+    if batch.samples != 2:
+        yield "batch.samples: dpo learns from pairs, 2 sequences a prompt; leave it out"
+    if batch.prompts % batch.mini_batches:
+        yield f"batch.mini_batches: {batch.prompts} pairs do not divide into {batch.mini_batches}"
+    sizes = {f"roles.{role}": fixed for role, fixed in job.roles.items()}
+    for key, part in {"batch": batch, **sizes}.items():
+        size = getattr(part, "micro_samples", None)
+        if size and size % job.rows_together:
+            yield f"{key}.micro_samples: {size} would part a pair; use an even number"
 
 
 def _learning_rules(job: JobSpec) -> Iterator[str]:

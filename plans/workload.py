@@ -153,7 +153,12 @@ class Candidate:
         return settings
 
     def __str__(self) -> str:
-        return f"{self.train}, rollout tp{self.rollout.tp}"
+        return f"{self.train}, rollout tp{self.rollout.tp}" if self.generates else str(self.train)
+
+    @property
+    def generates(self) -> bool:
+        """Whether there is a rollout; what learns from given answers has none."""
+        return self.has(Role.ACTOR_ROLLOUT)
 
 
 def colocated(

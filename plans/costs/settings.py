@@ -85,8 +85,9 @@ def _sleeps(workload: Workload, space: Space) -> tuple[bool, ...]:
 
 def _micro_batches(workload: Workload, role: Role, layout: ParallelLayout) -> list[int]:
     fixed = getattr(workload.job.roles, role).micro_samples or workload.job.batch.micro_samples
-    shard = max(1, workload.mini_batch // layout.dp)
+    together = workload.job.rows_together
+    shard = max(together, workload.mini_batch // layout.dp)
     if fixed:
         return [min(fixed, shard)]
-    sizes = [1 << shift for shift in range(shard.bit_length())]
+    sizes = [together << shift for shift in range((shard // together).bit_length())]
     return sorted({*sizes, shard})

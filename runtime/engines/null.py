@@ -96,7 +96,9 @@ def null_work(plan: Plan, control: Control) -> NullWork:
 
 
 def switch_rounds(plan: Plan, rank: int) -> tuple[Round, ...]:
-    """The rounds in which a rank exchanges weights with its peers."""
+    """The rounds in which a rank exchanges weights with its peers; none without a rollout."""
+    if not plan.has(Role.ACTOR_ROLLOUT):
+        return ()
     schedule = build(
         plan.model,
         plan.placement(Role.ACTOR_TRAIN).layout,

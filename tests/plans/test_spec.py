@@ -121,6 +121,11 @@ REFUSED = {
         "algorithm: sft",
         "5: reward: sft generates no answers; leave it out",
     ),
+    "half a pair": (
+        "algorithm: dpo\nroles: {reference: {micro_samples: 3}}",
+        "4: roles.reference.micro_samples: 3 would part a pair; use an even number\n"
+        "6: reward: dpo generates no answers; leave it out",
+    ),
     "a critic's rate without a critic": (
         "algorithm: reinforce++\ncritic_optimizer: {lr: 1.0e-4}",
         "4: critic_optimizer: reinforce++ has no critic; leave it out",
