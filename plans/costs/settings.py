@@ -52,27 +52,32 @@ def train_settings(
 def rollout_settings(
     workload: Workload, layout: ParallelLayout, space: Space
 ) -> Iterator[RolloutSettings]:
-    """Concurrencies worth trying: all sequences of a replica at once, then halves of it.
+    """Concurrencies worth trying: all sequences of a replica at once, or in equal waves.
 
     The cache holds that many sequences of full length and one more, so that none is ever
     pre-empted; what the user fixed is taken as it is.
     """
     asked, tokens = workload.job.roles.actor_rollout, workload.sequence_tokens
     sleeps = _sleeps(workload, space)
-    count = min(MOST_CONCURRENT, -(-workload.job.batch.sequences // layout.dp))
+    rows = -(-workload.job.batch.sequences // layout.dp)
+    count = min(MOST_CONCURRENT, rows)
     room = int(asked.kv_cache_gib * GIB) if asked.kv_cache_gib else 0
     if room:
         one = concurrency_bytes(workload, layout, 0)
         count = max(1, min(count, room // one))
-    if asked.concurrency or room:
-        counts = [asked.concurrency or count]
-    else:
-        counts = [count >> shift for shift in range(count.bit_length())]
+    counts = [asked.concurrency or count] if asked.concurrency or room else _waves(rows)
     for count, sleep in product(counts, sleeps):
         held = room or max(LEAST_CACHE_BYTES, concurrency_bytes(workload, layout, count))
         yield RolloutSettings(
             concurrency=count, kv_cache_bytes=held, max_tokens=tokens, sleep=sleep
         )
+
+
+def _waves(rows: int) -> list[int]:
+    """Sequences at a time when `rows` are cut into 1, 2, 3, 4, 6, 8, 12, ... waves."""
+    cuts = sorted({step << shift for step in (2, 3) for shift in range(rows.bit_length())} | {1})
+    waves = dict.fromkeys(-(-rows // cut) for cut in cuts if cut <= rows)
+    return [count for count in waves if count <= MOST_CONCURRENT]
 
 
 def _sleeps(workload: Workload, space: Space) -> tuple[bool, ...]:

@@ -69,6 +69,8 @@ def test_a_plans_micro_batch_is_near_what_megatron_needs_on_an_h200(
 ):
     """Megatron-core 0.16.1 with TE, forward and backward of a 7B; step factors left out."""
     wanted = on_h200("7b", tokens // 2, tokens - tokens // 2)
+    stacks = replace(wanted.hardware.stacks, train="megatron-core")
+    wanted = replace(wanted, hardware=replace(wanted.hardware, stacks=stacks))
     layout = ParallelLayout(tp=tp, dp=8 // tp)
     one, nine = (
         learned(wanted, layout, sequences, sequences * layout.dp * count) for count in (1, 9)
