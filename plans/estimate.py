@@ -12,7 +12,7 @@ from plans.hardware import HardwareSpec
 from plans.memory import peak_account
 from plans.plan import PhasePlan, Plan
 from plans.prices import Price
-from plans.search import Search
+from plans.search.result import Search
 from plans.spread import ends_of
 from plans.timeline import PhaseTime, outside_times, step_times
 from plans.units import HOUR, TERA

@@ -41,7 +41,7 @@ def layouts_of(
     tried = _rollout_layouts if role == Role.ACTOR_ROLLOUT else _train_layouts
     called = "rollout tp{0.tp}" if role == Role.ACTOR_ROLLOUT else "training {0}"
     legal, rejected = [], []
-    for layout, reason in tried(workload.of(role), ranks, space):
+    for layout, reason in tried(workload.of(role), ranks, space, fixed or {}):
         if not _agrees(layout, fixed or {}):
             continue
         if reason:
@@ -94,20 +94,24 @@ def _train_products(workload: Workload, ranks: int, space: Space) -> set[int]:
     return products
 
 
-def _rollout_layouts(workload: Workload, ranks: int, space: Space) -> Iterator[Judged]:
-    del space  # vLLM's replicas have one axis here
+def _rollout_layouts(
+    workload: Workload, ranks: int, space: Space, fixed: Degrees
+) -> Iterator[Judged]:
+    del space, fixed  # vLLM's replicas have one axis here, and few degrees
     for tp in divisors(ranks):
         yield ParallelLayout(tp=tp, dp=ranks // tp), rollout_reason(workload, tp, ranks // tp)
 
 
-def _train_layouts(workload: Workload, ranks: int, space: Space) -> Iterator[Judged]:
-    """All products of tp, pp, cp and dp, each with the expert and virtual degrees it may have."""
+def _train_layouts(
+    workload: Workload, ranks: int, space: Space, fixed: Degrees
+) -> Iterator[Judged]:
+    """All products of tp, pp, cp and dp, each with the expert and virtual degrees it may have.
+
+    More stages than layers and ranks of a node are left out, but where the user asks for them.
+    """
     uneven = space.allows(Feature.UNEVEN)
-    stages = {
-        pp: stage_reason(workload, pp, uneven=uneven)
-        for pp in divisors(ranks)
-        if pp <= workload.model.layer_count
-    }
+    most = max(workload.model.layer_count, workload.ranks_per_node, fixed.get("pp", 1))
+    stages = {pp: stage_reason(workload, pp, uneven=uneven) for pp in divisors(ranks) if pp <= most}
     for tp in divisors(ranks):
         reason = tensor_reason(workload, tp)
         if reason:

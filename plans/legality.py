@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isqrt
 
@@ -17,7 +17,7 @@ TRAINED = ("actor_train", "critic", "reference")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
-    """A layout that cannot be (of a pair that does not fit, the training's), and why."""
+    """A layout of a role that cannot be (of a plan that does not fit, the training's), and why."""
 
     what: str
     layout: ParallelLayout
@@ -54,43 +54,12 @@ def fixed_layout(workload: Workload) -> TrainRoleSpec:
     return fixed
 
 
-def train_layouts(workload: Workload) -> tuple[list[ParallelLayout], list[Rejection]]:
-    """The legal training layouts, smallest degrees first, and the others with their reasons."""
-    fixed = fixed_layout(workload)
-    legal, rejected = [], []
-    for layout in _all_train_layouts(workload, fixed):
-        reason = train_reason(workload, layout) or _judge_reason(workload, layout)
-        if reason:
-            rejected.append(Rejection(what=f"training {layout}", layout=layout, reason=reason))
-        else:
-            legal.append(layout)
-    return legal, rejected
-
-
-def rollout_degrees(workload: Workload) -> tuple[list[int], list[Rejection]]:
-    """The legal tensor degrees of the rollout, and the others with their reasons."""
+def check_rollout(workload: Workload) -> None:
+    """PlanError when the rollout's tensor degree does not divide the ranks of the cluster."""
     asked = workload.job.roles.actor_rollout.tp
     if asked and workload.world_size % asked:
         text = f"tp {asked} does not divide {_ranks_text(workload.world_size)} of the cluster"
         raise PlanError(text, at=("roles", "actor_rollout"))
-    legal, rejected = [], []
-    for tp in [asked] if asked else divisors(workload.world_size):
-        reason = rollout_reason(workload, tp, workload.world_size // tp)
-        if reason:
-            layout = ParallelLayout(tp=tp, dp=workload.world_size // tp)
-            rejected.append(Rejection(what=f"rollout tp{tp}", layout=layout, reason=reason))
-        else:
-            legal.append(tp)
-    return legal, rejected
-
-
-def train_reason(workload: Workload, layout: ParallelLayout) -> str:
-    """Why Megatron-core cannot train in this layout; empty when it can."""
-    return (
-        tensor_reason(workload, layout.tp)
-        or stage_reason(workload, layout.pp)
-        or batch_reason(workload, layout)
-    )
 
 
 def tensor_reason(workload: Workload, tp: int) -> str:
@@ -148,14 +117,6 @@ def uneven_stages(layers: int, pp: int) -> tuple[int, int] | None:
     return rest - rest // 2, rest // 2
 
 
-def _judge_reason(workload: Workload, layout: ParallelLayout) -> str:
-    """Why the reward model, which shares the layout, does not fit it; empty when it does."""
-    if workload.reward_model is None:
-        return ""
-    reason = train_reason(workload.of(Role.REWARD), layout)
-    return f"reward model: {reason}" if reason else ""
-
-
 def rollout_reason(workload: Workload, tp: int, replicas: int) -> str:
     """Why vLLM cannot generate with replicas of this tensor degree; empty when it can.
 
@@ -199,15 +160,6 @@ def _tensor_tests(workload: Workload, tp: int) -> tuple[tuple[bool, str], ...]:
             f"tp {tp} does not divide the padded vocabulary {model.padded_vocab_size}",
         ),
     )
-
-
-def _all_train_layouts(workload: Workload, fixed: TrainRoleSpec) -> Iterator[ParallelLayout]:
-    for tp in divisors(workload.world_size):
-        for pp in divisors(workload.world_size // tp):
-            layout = ParallelLayout(tp=tp, pp=pp, dp=workload.world_size // tp // pp)
-            wanted = fixed.degrees.items()
-            if all(layout.degree(axis) == degree for axis, degree in wanted):
-                yield layout
 
 
 def _check_product(workload: Workload, fixed: TrainRoleSpec) -> None:

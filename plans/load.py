@@ -6,6 +6,7 @@ The paths inside a job file start at its folder, so that it can be planned from 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,15 +15,28 @@ from plans.hardware import read_hardware
 from plans.model import ModelSpec, from_config, read_model
 from plans.plan import Plan
 from plans.runnable import check_runnable
-from plans.search import Search, search
+from plans.search import search
+from plans.search.result import Search
 from plans.source import Location, SpecError, UserError, read_json, read_yaml
 from plans.spec import JobSpec, parse
+from plans.times.calibration import Calibration, Level
 from plans.variant import Change, changed
 
 Result = TypeVar("Result")
 Changes = tuple[Change, ...]
 # What Hugging Face calls a model with one score a sequence.
 SCORES = "ForSequenceClassification"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """On what an estimate is made beside the job file: whose constants, at which level."""
+
+    level: Level = "published"
+    own: Calibration | None = None
+
+
+DEFAULT = Terms()
 
 
 def make_plan(path: str | Path, changes: Changes = ()) -> Plan:
@@ -34,12 +48,12 @@ def make_plan(path: str | Path, changes: Changes = ()) -> Plan:
     return _located(path, lambda job, base: search_job(job, base, to_run=True).plan(), changes)
 
 
-def estimate(path: str | Path, changes: Changes = ()) -> Estimate:
+def estimate(path: str | Path, changes: Changes = (), terms: Terms = DEFAULT) -> Estimate:
     """What the job file at `path` will take; UserError with file and line as above."""
-    return _located(path, lambda job, base: estimate_of(search_job(job, base)), changes)
+    return _located(path, lambda job, base: estimate_of(search_job(job, base, terms)), changes)
 
 
-def asking(path: str | Path) -> Callable[[Changes], Estimate]:
+def asking(path: str | Path, terms: Terms = DEFAULT) -> Callable[[Changes], Estimate]:
     """What estimates the job file at `path` with changes; the file is read once.
 
     UserError without the place in the file, which a change has not.
@@ -48,7 +62,7 @@ def asking(path: str | Path) -> Callable[[Changes], Estimate]:
 
     def ask(changes: Changes) -> Estimate:
         job = parse(changed(document, changes))
-        return estimate_of(search_job(job, document.path.parent))
+        return estimate_of(search_job(job, document.path.parent, terms))
 
     return ask
 
@@ -76,13 +90,14 @@ def check_inputs(path: str | Path) -> None:
         raise SpecError("\n".join(missing))
 
 
-def search_job(job: JobSpec, base: Path, *, to_run: bool = False) -> Search:
+def search_job(job: JobSpec, base: Path, terms: Terms = DEFAULT, *, to_run: bool = False) -> Search:
     """The search over all plans of a job whose paths start at `base`."""
     model = read_job_model(job, base)
     if to_run:
         check_runnable(job, model)
     judge = read_reward_model(job, base)
-    return search(job, model, read_hardware(job.cluster.hardware), judge)
+    hardware = replace(read_hardware(job.cluster.hardware), level=terms.level, own=terms.own)
+    return search(job, model, hardware, judge)
 
 
 def read_job_model(job: JobSpec, base: Path) -> ModelSpec:

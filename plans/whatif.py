@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from plans.estimate import Estimate, estimate_of
 from plans.hardware import HardwareSpec, known_hardware
 from plans.plan import Plan
-from plans.search import Search, search
+from plans.search import search
+from plans.search.result import Search
 from plans.source import UserError
 from plans.variant import Change
 

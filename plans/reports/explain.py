@@ -10,7 +10,7 @@ from plans.reports.facts import Facts
 from plans.reports.rows import Rows, limits_text
 from plans.reports.screen import header, told
 from plans.reports.words import COLUMNS, change, gib, number, table
-from plans.search import Ranked, Search
+from plans.search.result import Ranked, Search
 from plans.whatif import Answer
 
 LAYOUTS_SHOWN = 20

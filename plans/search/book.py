@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from plans.choice import Choice
 from plans.dataflow import Role
@@ -10,7 +12,13 @@ from plans.search.dominance import undominated
 from plans.search.problem import Problem, simplicity
 
 Seconds = tuple[float, ...]
+Block = tuple[Role, ...]
 Key = tuple[Role, int, int]
+
+# More sizes than a trained role can have; only the rollout runs on any number of nodes.
+MANY_SIZES = 64
+# Tables of the rollout that bound all its sizes.
+GRID = 32
 
 
 class Book:
@@ -23,6 +31,9 @@ class Book:
         self._admitted: dict[Key, tuple[Choice, ...]] = {}
         self._kept: dict[Key, tuple[Choice, ...]] = {}
         self._least: dict[Key, Seconds | None] = {}
+        self._bounds: dict[tuple[Block, int, int], Seconds | None] = {}
+        self._few: dict[tuple[Role, int], Sequence[int]] = {}
+        self._reached: dict[tuple[Block, int], list[Seconds | None]] = {}
 
     def all_choices(self, role: Role, ranks: int, group: int) -> tuple[Choice, ...]:
         """Every legal choice, simplest first."""
@@ -62,17 +73,67 @@ class Book:
             self._least[key] = least_seconds(self.admitted(*key))
         return self._least[key]
 
+    def build(self, block: Block, ranks: int, group: int) -> bool:
+        """Build the tables of a block's roles; False when they were there."""
+        missing = [role for role in block if (role, ranks, group) not in self._least]
+        for role in missing:
+            self.least(role, ranks, group)
+        if missing:
+            self._bounds.clear()
+            self._reached.clear()
+        return bool(missing)
+
+    def bound(self, block: Block, ranks: int, group: int) -> Seconds | None:
+        """The least seconds of a block: from its tables or their floors; None if there is none."""
+        key = (block, ranks, group)
+        if key not in self._bounds:
+            found = [
+                self._least[role, ranks, group]
+                if (role, ranks, group) in self._least
+                else self.floor(role, ranks, group)
+                for role in block
+            ]
+            known = [one for one in found if one is not None]
+            self._bounds[key] = total(known) if len(known) == len(found) else None
+        return self._bounds[key]
+
+    def bound_within(
+        self, block: Block, sizes: tuple[int, ...], most: int, group: int
+    ) -> Seconds | None:
+        """The least seconds of a block on any of these sizes up to `most` ranks.
+
+        Of many sizes only the floor of the largest is looked at, which holds for the smaller too.
+        """
+        if len(sizes) > MANY_SIZES:
+            return total(self.floor(role, most, group) for role in block)
+        key = (block, group)
+        if key not in self._reached:
+            self._reached[key] = list(
+                accumulate((self.bound(block, size, group) for size in sizes), _lower)
+            )
+        number = bisect_right(sizes, most)
+        return self._reached[key][number - 1] if number else None
+
     def floor(self, role: Role, ranks: int, group: int) -> Seconds:
-        """A bound for that many ranks or fewer; it needs no table."""
+        """Seconds of each stage that no choice on that many ranks or fewer is below.
+
+        Of a role that is never slower on more ranks the table of the next larger of a few
+        sizes is a bound, and one far better than arithmetic.
+        """
+        if role in self.problem.monotone:
+            few = self._few_sizes(role, group)
+            larger = bisect_left(few, ranks)
+            least = self.least(role, few[larger], group) if larger < len(few) else None
+            if least:
+                return least
         return self.problem.tables.floor(role, ranks, group)
 
-    def bound(self, role: Role, ranks: int, group: int) -> Seconds | None:
-        """The least seconds of each stage if the table is built, else the floor."""
-        key = (role, ranks, group)
-        return self._least[key] if key in self._least else self.floor(*key)
-
-    def is_built(self, role: Role, ranks: int, group: int) -> bool:
-        return (role, ranks, group) in self._least
+    def _few_sizes(self, role: Role, group: int) -> Sequence[int]:
+        """About GRID sizes of a role, the largest among them, ascending."""
+        if (role, group) not in self._few:
+            sizes = self.problem.tables.sizes(role, group)
+            self._few[role, group] = sizes[:: -(len(sizes) // GRID + 1)][::-1]
+        return self._few[role, group]
 
     def fits_alone(self, choice: Choice, group: int) -> bool:
         """Whether the pool would do if no other role were on it."""
@@ -94,3 +155,15 @@ def least_seconds(choices: Sequence[Choice]) -> Seconds | None:
     if not choices:
         return None
     return tuple(map(min, zip(*(choice.seconds for choice in choices), strict=True)))
+
+
+def total(vectors: Iterable[Seconds]) -> Seconds:
+    """The sum, stage by stage."""
+    return tuple(map(sum, zip(*vectors, strict=True)))
+
+
+def _lower(one: Seconds | None, other: Seconds | None) -> Seconds | None:
+    """The lesser of two, stage by stage."""
+    if one is None or other is None:
+        return one or other
+    return tuple(map(min, one, other))

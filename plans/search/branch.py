@@ -116,31 +116,24 @@ class _Branching:
             self._take(entry, entry.space, entry.solution)
         elif entry.space:
             self._solve(entry, entry.space, wanted)
-        elif entry.family and len(entry.sizes) < entry.pools:
-            self._branch(entry, entry.family)
         elif entry.family:
-            self._tighten(entry, entry.family)
+            self._branch(entry, entry.family)
 
     def _branch(self, entry: Entry, family: Family) -> None:
-        """Give the next block each of its sizes."""
-        for size in family.next_sizes(self.book.problem.ranks, entry.sizes):
-            sizes = (*entry.sizes, size)
-            bound = max(entry.bound, family.bound(self.book, sizes))
-            self.push(bound, entry.pools, family=family, sizes=sizes)
-
-    def _tighten(self, entry: Entry, family: Family) -> None:
-        """Build one more table of a member; a subspace of it when all are there."""
-        pools = family.pools(entry.sizes)
-        for pool in pools:
-            for role in pool.roles:
-                key = (role, pool.ranks, pool.group)
-                if not self.book.is_built(*key):
-                    self.book.least(*key)
-                    bound = max(entry.bound, family.bound(self.book, entry.sizes))
-                    self.push(bound, entry.pools, family=family, sizes=entry.sizes)
-                    return
-        for space in subspaces(self.book, pools):
-            self.push(max(entry.bound, space.bound(self.book)), entry.pools, space=space)
+        """Build the tables that bound a member; then give the next block each of its sizes."""
+        rows = zip(family.blocks, entry.sizes, family.groups, strict=False)
+        built = [self.book.build(*row) for row in rows]
+        if any(built):
+            bound = max(entry.bound, family.bound(self.book, entry.sizes))
+            self.push(bound, entry.pools, family=family, sizes=entry.sizes)
+        elif len(entry.sizes) == entry.pools:
+            for space in subspaces(self.book, family.pools(entry.sizes)):
+                self.push(max(entry.bound, space.bound(self.book)), entry.pools, space=space)
+        else:
+            for size in family.next_sizes(self.book.problem.ranks, entry.sizes):
+                sizes = (*entry.sizes, size)
+                bound = max(entry.bound, family.bound(self.book, sizes))
+                self.push(bound, entry.pools, family=family, sizes=sizes)
 
     def _solve(self, entry: Entry, space: Subspace, wanted: int) -> None:
         """Find the fastest plan of a subspace, if it can be among those still wanted."""

@@ -14,12 +14,10 @@ from itertools import product
 from math import inf
 
 from plans.dataflow import Role
-from plans.search.book import Book
-from plans.search.pool import step_seconds, total
+from plans.search.book import Block, Book
+from plans.search.pool import step_seconds
 from plans.search.problem import Problem
 from plans.search.subspace import Pool
-
-Block = tuple[Role, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +54,13 @@ class Family:
         for number, block in enumerate(self.blocks):
             group = self.groups[number]
             if number < len(chosen):
-                least = [book.bound(role, chosen[number], group) for role in block]
+                least = book.bound(block, chosen[number], group)
             else:
                 most = self._most(ranks, chosen, number)
-                if most < self.sizes[number][0]:
-                    return inf
-                least = [book.floor(role, most, group) for role in block]
-            if None in least:
+                least = book.bound_within(block, self.sizes[number], most, group)
+            if least is None:
                 return inf
-            pools.append(total(one for one in least if one is not None))
+            pools.append(least)
         return step_seconds(pools)
 
     def pools(self, chosen: Sequence[int]) -> tuple[Pool, ...]:
@@ -83,6 +79,16 @@ class Family:
                 ways = self._grown(ways, number, ranks[group], weight, last=number == mine[-1])
             whole *= ways[ranks[group]]
         return whole
+
+    def listed(
+        self, ranks: Sequence[int], chosen: tuple[int, ...] = ()
+    ) -> Iterator[tuple[int, ...]]:
+        """The sizes of every member, one after the other."""
+        if len(chosen) == len(self.blocks):
+            yield chosen
+            return
+        for size in self.next_sizes(ranks, chosen):
+            yield from self.listed(ranks, (*chosen, size))
 
     def _grown(
         self,

@@ -6,7 +6,7 @@ phase only the largest counts. The switch is one more stage, after those of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -46,6 +46,7 @@ class Room(NamedTuple):
 
 
 Part = Sequence[Load]
+Measures = Callable[[Load], Sequence[float]]
 SwitchOf = Callable[[Choice, Choice], Switch]
 
 
@@ -64,10 +65,15 @@ class Ceiling:
         """Whether a step in which this pool takes these seconds is fast enough."""
         return step_seconds((seconds, self.others)) <= self.limit
 
+    @property
+    def measures(self) -> Measures:
+        """What dominance compares of loads of a pool that is not yet whole."""
+        return _measures_alone if self.alone else _measures
+
 
 def step_seconds(pools: Sequence[Seconds]) -> float:
     """Stage by stage the slowest pool."""
-    return sum([max(stage) for stage in zip(*pools, strict=True)])
+    return float(sum([max(stage) for stage in zip(*pools, strict=True)]))
 
 
 def part_of(choices: Sequence[Choice], *, keyed: bool) -> list[Load]:
@@ -114,20 +120,19 @@ def merged(parts: Sequence[Part], room: Room, ceiling: Ceiling) -> list[Load]:
 
     With no other pool, only the fastest is left.
     """
-    loads = front(parts[0], ceiling) if len(parts) > 1 else list(parts[0])
+    loads = front(parts[0], ceiling.measures) if len(parts) > 1 else list(parts[0])
     for number, part in enumerate(parts[1:], start=1):
         rest = _Rest.of(parts[number + 1 :], len(ceiling.others))
-        loads = front(list(_joined(loads, part, rest, room, ceiling)), ceiling)
+        loads = front(list(extended(loads, part, rest, room, ceiling)), ceiling.measures)
     fitting = [load for load in loads if room.holds(*load[2:5]) and ceiling.admits(load.seconds)]
     return _fastest(fitting) if ceiling.alone else fitting
 
 
-def front(loads: Part, ceiling: Ceiling) -> list[Load]:
+def front(loads: Part, measures: Measures) -> list[Load]:
     """The loads that no other of the same key dominates."""
     keys: dict[Hashable, list[Load]] = {}
     for load in loads:
         keys.setdefault(load.key, []).append(load)
-    measures = _measures_alone if ceiling.alone else _measures
     return [load for some in keys.values() for load in undominated(some, measures)]
 
 
@@ -154,7 +159,7 @@ class _Rest:
         return cls(total=total, seconds=seconds, resident=resident, host=host, last=not parts)
 
 
-def _joined(loads: Part, part: Part, rest: _Rest, room: Room, ceiling: Ceiling) -> Iterator[Load]:
+def extended(loads: Part, part: Part, rest: _Rest, room: Room, ceiling: Ceiling) -> Iterator[Load]:
     """Every load with one more role, as far as what is left to join may still fit.
 
     When nothing is left and there is no other pool, each one is faster than the one before.
@@ -165,7 +170,7 @@ def _joined(loads: Part, part: Part, rest: _Rest, room: Room, ceiling: Ceiling) 
         for other in ordered:
             if one.total + other.total > limit:
                 break
-            joined = _join(one, other)
+            joined = both(one, other)
             if not room.holds(
                 added(joined.resident, rest.resident), joined.transient, joined.host + rest.host
             ):
@@ -177,7 +182,7 @@ def _joined(loads: Part, part: Part, rest: _Rest, room: Room, ceiling: Ceiling) 
                 break
 
 
-def _join(one: Load, other: Load) -> Load:
+def both(one: Load, other: Load) -> Load:
     return Load(
         one.total + other.total,
         plus(one.seconds, other.seconds),
@@ -203,11 +208,6 @@ def _measures_alone(load: Load) -> Seconds:
 
 def plus(one: Seconds, other: Seconds) -> Seconds:
     return tuple([left + right for left, right in zip(one, other, strict=True)])
-
-
-def total(vectors: Iterable[Seconds]) -> Seconds:
-    """The sum, stage by stage."""
-    return tuple(map(sum, zip(*vectors, strict=True)))
 
 
 def least(part: Part) -> Seconds:

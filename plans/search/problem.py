@@ -34,7 +34,7 @@ class Limits:
     pools: int = NO_LIMIT
     pp: int = NO_LIMIT
     tp: int = NO_LIMIT
-    offload: bool = True
+    offload: int = 1
 
     def admits(self, choice: Choice) -> bool:
         """Whether a choice stays within the limits."""
@@ -47,7 +47,8 @@ class Problem:
     """Roles to place on node groups of `ranks` ranks, every one of which is used.
 
     `homes` are the groups a role may be in, all of them by default. With `one_layout` the
-    trained and scored roles of a pool share one layout.
+    trained and scored roles share one layout. The roles in `monotone` are never slower on more
+    ranks.
     """
 
     roles: tuple[Role, ...]
@@ -57,6 +58,7 @@ class Problem:
     limits: Limits = Limits()
     homes: Mapping[Role, tuple[int, ...]] = field(default_factory=dict)
     fixed: tuple[Fix, ...] = ()
+    monotone: frozenset[Role] = frozenset()
 
     def admits(self, choice: Choice) -> bool:
         """Whether a choice agrees with what is fixed, and with the limits."""

@@ -12,7 +12,7 @@ from math import inf
 
 from plans.choice import Choice, Switch, Tables
 from plans.dataflow import Role
-from plans.search.book import Book, Seconds, least_seconds
+from plans.search.book import Book, Seconds, least_seconds, total
 from plans.search.pool import (
     ROLLOUT,
     TRAIN,
@@ -27,7 +27,6 @@ from plans.search.pool import (
     part_of,
     plus,
     step_seconds,
-    total,
 )
 
 # Ceilings over the bound; the first plans lie within 5 % of it nearly always.
@@ -125,10 +124,19 @@ class _Attempt:
     ):
         self.tables = tables
         self.pools = pools
-        self.homes = {role: pool for pool in pools for role in pool.roles}
-        coupled = TRAIN in self.homes and ROLLOUT in self.homes
-        self.apart = coupled and self.homes[TRAIN] != self.homes[ROLLOUT]
+        homes = {role: pool for pool in pools for role in pool.roles}
+        coupled = TRAIN in homes and ROLLOUT in homes
+        self.apart = coupled and homes[TRAIN] != homes[ROLLOUT]
         self.together = coupled and not self.apart
+        self.rooms = [
+            Room(tables.capacity(pool.group), tables.host_capacity(pool.group)) for pool in pools
+        ]
+        self.ends = [
+            (number, role)
+            for role in (TRAIN, ROLLOUT)
+            for number, pool in enumerate(pools)
+            if role in pool.roles
+        ]
         self.parts = [
             [
                 part_of(choices, keyed=self.apart and role in (TRAIN, ROLLOUT))
@@ -157,10 +165,6 @@ class _Attempt:
             self.switches[key] = self.tables.switch(train, rollout, together=self.together)
         return self.switches[key]
 
-    def room(self, pool: Pool) -> Room:
-        group = pool.group
-        return Room(self.tables.capacity(group), self.tables.host_capacity(group))
-
     def _front(self, number: int, limit: float) -> list[Load]:
         """The ways in which the roles of one pool can share it while the others do their best."""
         pool, whole = self.pools[number], self.least[number]
@@ -182,8 +186,9 @@ class _Attempt:
             if not pairs:
                 return []
             ready.append(pairs)
-        ready += [front(part, ceiling) for part in parts.values()]
-        return merged(ready, self.room(pool), ceiling)
+        ready += [front(part, ceiling.measures) for part in parts.values()]
+        loads = merged(ready, self.rooms[number], ceiling)
+        return front(loads, _after if self.apart else _seconds)
 
 
 class _Combination:
@@ -222,16 +227,27 @@ class _Combination:
 
     def _staged(self, loads: tuple[Load, ...]) -> float | None:
         """Seconds of the switch from pool to pool; None when one has no room for its buckets."""
-        homes = {
-            pick.role: (pick, load, pool)
-            for load, pool in zip(loads, self.attempt.pools, strict=True)
-            for pick in load.picks
-        }
-        switch = self.attempt.switch(homes[TRAIN][0], homes[ROLLOUT][0])
-        for _, load, pool in (homes[TRAIN], homes[ROLLOUT]):
-            if not self.attempt.room(pool).holds(load.resident, switch.staging, load.host):
+        attempt = self.attempt
+        train, rollout = (
+            next(pick for pick in loads[number].picks if pick.role == role)
+            for number, role in attempt.ends
+        )
+        switch = attempt.switch(train, rollout)
+        for number, _ in attempt.ends:
+            load = loads[number]
+            if not attempt.rooms[number].holds(load.resident, switch.staging, load.host):
                 return None
         return switch.seconds
+
+
+def _seconds(load: Load) -> Seconds:
+    """What counts of a whole pool."""
+    return load.seconds
+
+
+def _after(load: Load) -> Seconds:
+    """What counts of a whole pool that has a switch to another before it."""
+    return (*load.seconds, *load.resident)
 
 
 def _near(part: Part, whole: Seconds, ceiling: Ceiling) -> list[Load]:

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from plans.dataflow import Role
 from plans.hardware import read_hardware
 from plans.layout import ParallelLayout
-from plans.legality import rollout_degrees, train_layouts
+from plans.layouts import layouts_of, legal_sizes, pool_sizes
 from plans.memory import verdict_of
 from plans.reshard import rollout_layout
-from plans.search import make_plan, search
+from plans.search import Asked, make_plan, search
 from plans.source import PlanError
-from plans.timeline import step_seconds, step_times
+from plans.space import FULL, RUNNABLE, features_of
+from plans.timeline import step_times
 from tests.plans.samples import job, large_job, model, workload
 
 H100 = read_hardware("h100-sxm")
@@ -81,16 +82,15 @@ def test_a_critics_and_a_references_layout_is_the_actors():
 
 
 def test_every_legal_layout_divides_what_it_must():
-    wanted = workload(large_job(), "7b")
-    layouts, rejected = train_layouts(wanted)
-    assert {layout.tp for layout in layouts} == {1, 2, 4}
-    assert {layout.pp for layout in layouts} == {1, 2, 4}
-    for layout in layouts:
+    found = layouts_of(workload(large_job(), "7b"), Role.ACTOR_TRAIN, 32, RUNNABLE)
+    assert {layout.tp for layout in found.legal} == {1, 2, 4}
+    assert {layout.pp for layout in found.legal} == {1, 2, 4}
+    for layout in found.legal:
         assert layout.world_size == 32
         assert 28 % layout.pp == 0
         assert 4 % layout.tp == 0
         assert 4096 % layout.dp == 0
-    reasons = {one.what: one.reason for one in rejected}
+    reasons = {one.what: one.reason for one in found.rejected}
     assert reasons["training tp8 pp1 dp4"] == "tp 8 does not divide 28 heads"
     assert reasons["training tp1 pp8 dp4"] == "pp 8 does not divide 28 layers"
     assert reasons["training tp16 pp1 dp2"] == "tp 16 is wider than a node of 8 ranks"
@@ -98,35 +98,66 @@ def test_every_legal_layout_divides_what_it_must():
 
 def test_rollout_may_copy_key_value_heads_and_training_may_not():
     wanted = workload(job(cluster={"hardware": "cpu", "ranks": 4}))
-    assert rollout_degrees(wanted)[0] == [1, 2, 4]
-    assert {layout.tp for layout in train_layouts(wanted)[0]} == {1, 2}
+    rollout = layouts_of(wanted, Role.ACTOR_ROLLOUT, 4, RUNNABLE)
+    assert [layout.tp for layout in rollout.legal] == [1, 2, 4]
+    train = layouts_of(wanted, Role.ACTOR_TRAIN, 4, RUNNABLE)
+    assert {layout.tp for layout in train.legal} == {1, 2}
 
 
 def test_more_replicas_than_sequences_are_refused():
     wanted = workload(
         job(batch={"prompts": 1, "samples": 2}, cluster={"hardware": "cpu", "ranks": 4})
     )
-    _, rejected = rollout_degrees(wanted)
-    assert [one.reason for one in rejected] == [
+    found = layouts_of(wanted, Role.ACTOR_ROLLOUT, 4, RUNNABLE)
+    assert [one.reason for one in found.rejected] == [
         "4 replicas for 2 sequences: some would have no work"
     ]
 
 
-def test_sums_of_choices_are_what_the_plan_adds_up_to():
-    found = found_for(large_job(algorithm={"name": "ppo", "kl": {"weight": 0.1}}), "7b")
-    for one in found.ranked:
-        times = step_times(found.workload, one.candidate)
-        assert step_seconds(times) == pytest.approx(one.step_seconds)
-        account = verdict_of(found.workload, one.candidate).account
-        assert account.total == pytest.approx(one.peak_bytes)
+@pytest.mark.parametrize("space", [RUNNABLE, FULL])
+def test_sizes_are_those_with_a_legal_layout(space):
+    wanted = workload(large_job(cluster={"hardware": "h100-sxm", "nodes": 16}), "7b")
+    for role in (Role.ACTOR_TRAIN, Role.ACTOR_ROLLOUT):
+        sizes = [
+            one for one in pool_sizes(wanted, 128) if layouts_of(wanted, role, one, space).legal
+        ]
+        assert legal_sizes(wanted, role, 128, space) == sizes
 
 
-def test_candidates_come_in_order_and_fit():
+def test_the_plan_is_within_the_tolerance_of_the_optimum_and_what_is_next_is_in_order():
     found = found_for(large_job(), "7b")
-    seconds = [one.step_seconds for one in found.ranked]
+    seconds = [one.step_seconds for one in found.ranked[1:]]
     assert seconds == sorted(seconds)
+    assert found.best.step_seconds <= found.optimum.step_seconds * (1 + found.epsilon)
+    assert (
+        found.optimum.step_seconds
+        == found.proof.seconds
+        == min(one.step_seconds for one in found.ranked)
+    )
     assert all(one.peak_bytes <= H100.memory_bytes for one in found.ranked)
-    assert found.next_best == found.ranked[1]
+    assert found.proof.gap == 0
+
+
+def test_a_plan_takes_the_seconds_and_the_bytes_that_the_search_compared():
+    ppo = {"name": "ppo", "kl": {"weight": 0.1}}
+    for space in (RUNNABLE, FULL):
+        chosen = large_job(algorithm=ppo, tokens={"prompt": 512, "response": 512})
+        found = search(chosen, model("0.5b"), H100, asked=Asked(space=space))
+        for one in found.ranked[:4]:
+            if len(one.candidate.pools) == 1:
+                times = step_times(found.workload, one.candidate)
+                assert sum(time.seconds for time in times) == pytest.approx(one.step_seconds)
+            verdict = verdict_of(found.workload, one.candidate)
+            assert verdict.fits
+            assert verdict.account.total == pytest.approx(one.peak_bytes, rel=0.02)
+
+
+def test_nothing_more_is_in_the_small_space_than_the_runtime_can_run():
+    small = found_for(large_job(), "7b")
+    assert all(features_of(one.candidate) == () for one in small.ranked)
+    large = search(large_job(), model("7b"), H100, asked=Asked(space=FULL))
+    assert large.optimum.step_seconds <= small.optimum.step_seconds
+    assert large.proof.plans > small.proof.plans
 
 
 @settings(max_examples=20, deadline=None)
@@ -134,7 +165,7 @@ def test_candidates_come_in_order_and_fit():
 def test_more_memory_never_turns_a_fit_into_a_misfit_or_slows_the_step(gib, more):
     def best(memory):
         try:
-            return found_for(large_job(), "7b", memory_gib=memory).best.step_seconds
+            return found_for(large_job(), "7b", memory_gib=memory).optimum.step_seconds
         except PlanError:
             return float("inf")
 
@@ -146,7 +177,7 @@ def test_a_model_that_does_not_fit_is_told_what_it_needs_and_how_many_nodes_woul
     with pytest.raises(PlanError) as caught:
         search(chosen, model("7b"), replace(H100, memory_gib=20))
     assert str(caught.value) == (
-        "no layout fits: the best (tp4 pp2 dp1, rollout tp4) needs 28.8 GiB per GPU, "
+        "no layout fits: the best (tp4 pp2 dp1, rollout tp4) needs 20.8 GiB per GPU, "
         "h100-sxm has 20; try nodes: 4"
     )
 

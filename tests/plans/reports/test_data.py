@@ -44,7 +44,7 @@ def test_the_schema_refuses_keys_it_does_not_know():
 def test_layouts_stand_in_order_and_the_first_is_the_plan(make):
     data = estimate_data(make())
     seconds = [one["step_seconds"] for one in data["layouts"]]
-    assert seconds == sorted(seconds)
+    assert seconds[1:] == sorted(seconds[1:])
     assert data["totals"]["step_seconds"]["expected"] == pytest.approx(seconds[0], rel=1e-4)
 
 

@@ -1,0 +1,106 @@
+"""What a search found, and why it is the best: the proof, the runners-up, the rejected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from plans.freeze import plan_of
+from plans.legality import Rejection
+from plans.plan import Plan
+from plans.workload import Candidate, Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """Why no plan of the space is faster than the optimum, under the model of time and memory.
+
+    `root_bound` are the seconds that nothing could be below before the first subspace was
+    opened, `bound` those at the end. `plans` counts the whole space, fitting or not;
+    `opened_plans` those in placements that were looked into. A subspace is a placement of
+    roles on pools of given sizes. `cut` plans failed the check of every rank.
+    """
+
+    seconds: float
+    bound: float
+    root_bound: float
+    plans: int
+    opened_plans: int
+    subspaces: int
+    opened: int
+    cut: int = 0
+
+    @property
+    def gap(self) -> float:
+        """By how much a plan could still be faster, as a share; 0 when the search has ended."""
+        return max(0.0, 1 - self.bound / self.seconds)
+
+    @property
+    def root_gap(self) -> float:
+        return max(0.0, 1 - self.root_bound / self.seconds)
+
+    @property
+    def worse(self) -> int:
+        """Plans proved to be no faster, or not to fit: all but the optimum."""
+        return self.plans - 1
+
+    @property
+    def unopened_plans(self) -> int:
+        """Plans proved no faster by a bound alone."""
+        return self.plans - self.opened_plans
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
+    """A plan with the numbers it is judged by: the best of its placement and layouts."""
+
+    candidate: Candidate
+    step_seconds: float
+    peak_bytes: int
+
+    def data(self) -> dict[str, str | float | int]:
+        """As JSON holds it."""
+        return {
+            "layout": str(self.candidate),
+            "step_seconds": self.step_seconds,
+            "peak_bytes": self.peak_bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """The plan, the optimum, the next best in order, and why the rest fell out.
+
+    `ranked` begins with the plan. It is the simplest within `epsilon` of the optimum, so that
+    plans behind it may be faster by less than that.
+    """
+
+    workload: Workload
+    space: str
+    ranked: tuple[Ranked, ...]
+    optimum: Ranked
+    epsilon: float
+    proof: Proof
+    rejections: tuple[Rejection, ...] = ()
+    baseline: Ranked | None = None
+
+    @property
+    def best(self) -> Ranked:
+        return self.ranked[0]
+
+    @property
+    def next_best(self) -> Ranked | None:
+        return self.ranked[1] if len(self.ranked) > 1 else None
+
+    @property
+    def simpler(self) -> bool:
+        """Whether the plan was preferred to a faster one that is less simple."""
+        return self.best.candidate != self.optimum.candidate
+
+    @property
+    def judged(self) -> int:
+        """How many plans were compared."""
+        return self.proof.plans
+
+    def plan(self) -> Plan:
+        """The best candidate as a frozen plan."""
+        return plan_of(self.workload, self.best.candidate)
