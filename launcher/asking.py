@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast, get_args
 
 import click
 
 if TYPE_CHECKING:
     from plans.estimate import Estimate
+    from plans.load import Terms
     from plans.reports.sweep import Point
     from plans.variant import Change
     from plans.whatif import Answer
@@ -29,6 +30,76 @@ fix_option = click.option(
 price_option = click.option(
     "--price", metavar="FILE|DOLLARS", help="Of a device hour; default: the newest list."
 )
+
+level_option = click.option(
+    "--level", help="Constants: datasheet, published (the default), micro or trace."
+)
+calibration_option = click.option(
+    "--calibration",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Your own constants of a stack, such as --measured writes.",
+)
+space_option = click.option(
+    "--space",
+    type=click.Choice(["runnable", "full"]),
+    default="runnable",
+    show_default=True,
+    help="Plans that the engines here run, or all that the models know.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A job file, what is settled beside it, and what the answer is reckoned with."""
+
+    job: Path
+    changes: tuple[Change, ...]
+    terms: Terms
+    price: Callable[[Estimate], Estimate]
+
+    def estimate(self) -> Estimate:
+        """What the job will take."""
+        from plans.load import estimate
+
+        return self.price(estimate(self.job, self.changes, self.terms))
+
+    def asking(self) -> Callable[[tuple[Change, ...]], Estimate]:
+        """The same with more changes; the file is read once."""
+        from plans.load import asking
+
+        ask = asking(self.job, self.terms)
+        return lambda more: self.price(ask((*self.changes, *more)))
+
+
+def question(
+    job: Path,
+    fixed: Sequence[str] = (),
+    price: str | None = None,
+    level: str | None = None,
+    calibration: Path | None = None,
+    space: str = "runnable",
+) -> Question:
+    """What the options of a command ask."""
+    from plans.space import SPACES
+
+    terms = replace(_terms(level, calibration), space=SPACES[space])
+    return Question(job=job, changes=fixes(fixed), terms=terms, price=pricing(price))
+
+
+def _terms(level: str | None, calibration: Path | None) -> Terms:
+    from plans.load import DEFAULT, Terms
+
+    if level is None and calibration is None:
+        return DEFAULT
+    from plans.times.calibration import Level, chosen_calibration
+
+    if level is not None and level not in get_args(Level):
+        raise click.BadParameter(
+            f"{level!r} is not one of {', '.join(get_args(Level))}", param_hint="--level"
+        )
+    chosen, own = chosen_calibration(cast("Level | None", level), calibration)
+    return Terms(level=chosen, own=own)
 
 
 def fixes(texts: Sequence[str]) -> tuple[Change, ...]:
@@ -64,47 +135,41 @@ def tracked(items: Iterable[Item], label: str) -> Iterator[Item]:
         yield from bar
 
 
-def answers(
-    job: Path, found: Estimate, changes: tuple[Change, ...], price: Callable[[Any], Any]
-) -> tuple[Answer, ...]:
+def answers(asked: Question, found: Estimate) -> tuple[Answer, ...]:
     """The what-ifs of an estimate, each planned anew."""
-    from plans.load import asking
     from plans.whatif import answered, questions
 
-    ask = asking(job)
-    asked = tracked(questions(found.plan, found.hardware), "what if")
-    return tuple(answered(one, lambda more: price(ask((*changes, *more)))) for one in asked)
+    ask = asked.asking()
+    return tuple(
+        answered(one, ask) for one in tracked(questions(found.plan, found.hardware), "what if")
+    )
 
 
-def sweep(
-    job: Path,
-    hardware: Sequence[str],
-    nodes: Sequence[int],
-    changes: tuple[Change, ...],
-    price: Callable[[Any], Any],
-) -> tuple[Point, ...]:
+def sweep(asked: Question, hardware: Sequence[str], nodes: Sequence[int]) -> tuple[Point, ...]:
     """The job on each kind of hardware with each number of nodes; () keeps what the job says."""
-    from plans.load import asking
+    from plans.hardware import read_hardware
     from plans.reports.sweep import Point
     from plans.source import UserError
-    from plans.variant import Change
 
-    ask = asking(job)
-    own = ask(changes)
-    cluster = own.plan.job.cluster
-    kinds, counts = hardware or (own.hardware.name,), nodes or (cluster.nodes,)
+    ask = asked.asking()
+    cluster = ask(()).plan.job.cluster
+    kinds, counts = hardware or (cluster.hardware,), nodes or (cluster.nodes,)
     points = []
-    for kind, count in tracked(product(kinds, counts), "machines"):
-        asked = [Change(at=("cluster", "hardware"), value=kind)]
-        asked.append(Change(at=("cluster", "nodes"), value=count))
-        if kind != own.hardware.name:
-            asked.append(Change(at=("cluster", "ranks"), value=None))
+    for kind, count in tracked(tuple(product(kinds, counts)), "machines"):
+        ranks = None if read_hardware(kind).platform != "cpu" else cluster.ranks
         try:
-            found = price(ask((*changes, *asked)))
+            found = ask(_machine(kind, count, ranks))
             points.append(Point(hardware=kind, nodes=count, estimate=found))
         except UserError as error:
             points.append(Point(hardware=kind, nodes=count, reason=str(error)))
     return tuple(points)
+
+
+def _machine(kind: str, nodes: int, ranks: int | None) -> tuple[Change, ...]:
+    from plans.variant import Change
+
+    values = {"hardware": kind, "nodes": nodes, "ranks": ranks}
+    return tuple(Change(at=("cluster", name), value=value) for name, value in values.items())
 
 
 def listed(texts: str | None, option: str, known: Sequence[str] = ()) -> tuple[str, ...]:

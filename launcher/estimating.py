@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from launcher.asking import (
+    Question,
     answers,
+    calibration_option,
     counts,
     fix_option,
-    fixes,
+    level_option,
     listed,
     price_option,
-    pricing,
+    question,
+    space_option,
     sweep,
 )
 from launcher.planning import columns, echo_json, json_option, output_option, write
@@ -26,6 +30,9 @@ from plans.source import UserError
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page.")
 @fix_option
 @price_option
+@level_option
+@calibration_option
+@space_option
 @click.option("--hardware", metavar="NAME,...", help="On these kinds of nodes: a table.")
 @click.option("--nodes", metavar="N,...", help="On so many nodes: a table.")
 @click.option(
@@ -38,17 +45,18 @@ from plans.source import UserError
 @json_option
 def estimate(
     job: Path | None,
-    detail: bool,
-    html: Path | None,
-    fixed: tuple[str, ...],
-    price: str | None,
-    hardware: str | None,
-    nodes: str | None,
     measured: Path | None,
     output: Path | None,
+    hardware: str | None,
+    nodes: str | None,
+    detail: bool,
+    html: Path | None,
     as_json: bool,
+    **asked: Any,
 ) -> None:
     """Say what a run will take: seconds by phase, memory, device hours, jobs in the chain.
+
+    The exit code is 1 when no plan fits.
 
     \b
     Examples:
@@ -58,65 +66,49 @@ def estimate(
       rlplan estimate job.yaml --html plan.html
       rlplan estimate job.yaml --hardware h100-sxm,mi300x --nodes 1,2,4,8
       rlplan estimate --measured runs/math-grpo-7b -o mine.yaml
+      rlplan estimate job.yaml --calibration mine.yaml
     """
     if output and not measured:
         raise click.UsageError("-o writes the constants of --measured; --html writes a page")
     if measured:
         _print_measured(measured, output, as_json)
-    elif job and (hardware or nodes):
-        _print_sweep(job, hardware, nodes, fixed, price, as_json)
-    elif job:
-        _print_estimate(job, detail, html, fixed, price, as_json)
-    else:
+    elif job is None:
         raise click.UsageError("give a job file, or --measured runs/NAME")
+    elif hardware or nodes:
+        _print_sweep(question(job, **asked), hardware, nodes, as_json)
+    else:
+        _print_estimate(question(job, **asked), detail, html, as_json)
 
 
-def _print_estimate(
-    job: Path,
-    detail: bool,
-    html: Path | None,
-    fixed: tuple[str, ...],
-    price: str | None,
-    as_json: bool,
-) -> None:
+def _print_estimate(asked: Question, detail: bool, html: Path | None, as_json: bool) -> None:
     """As a page, as JSON, in detail or on one screen."""
-    from plans.load import estimate as estimate_file
-
-    changes, priced = fixes(fixed), pricing(price)
-    found = priced(estimate_file(job, changes))
-    asked = answers(job, found, changes, priced) if detail or html else ()
+    found = asked.estimate()
+    what_ifs = answers(asked, found) if detail or html else ()
     if html:
         from plans.reports.page import page
 
-        write(html, page(found, asked))
+        write(html, page(found, what_ifs))
     if as_json:
         from plans.reports.data import estimate_data
 
-        echo_json(estimate_data(found, asked))
+        echo_json(estimate_data(found, what_ifs))
     elif detail:
         from plans.reports.detail import detail_text
 
-        click.echo(detail_text(found, columns(), asked), nl=False)
+        click.echo(detail_text(found, columns(), what_ifs), nl=False)
     elif not html:
         from plans.reports.screen import estimate_text
 
         click.echo(estimate_text(found, columns()), nl=False)
 
 
-def _print_sweep(
-    job: Path,
-    hardware: str | None,
-    nodes: str | None,
-    fixed: tuple[str, ...],
-    price: str | None,
-    as_json: bool,
-) -> None:
+def _print_sweep(asked: Question, hardware: str | None, nodes: str | None, as_json: bool) -> None:
     """Print what the job takes on each of these machines."""
     from plans.hardware import known_hardware
     from plans.reports.sweep import sweep_data, sweep_text
 
     kinds = listed(hardware, "--hardware", known_hardware())
-    points = sweep(job, kinds, counts(nodes, "--nodes"), fixes(fixed), pricing(price))
+    points = sweep(asked, kinds, counts(nodes, "--nodes"))
     if as_json:
         echo_json(sweep_data(points))
     else:

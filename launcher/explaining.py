@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from launcher.asking import fix_option, fixes
+from launcher.asking import fix_option, fixes, question
 from launcher.planning import columns, echo_json, job_argument, json_option
 
 if TYPE_CHECKING:
@@ -34,18 +34,13 @@ def explain(job: Path, wanted: str | None, fixed: tuple[str, ...], as_json: bool
       rlplan explain job.yaml --why-not tp=8
       rlplan explain job.yaml --why-not pool=split
     """
-    from plans.load import asking
-    from plans.load import estimate as estimate_file
     from plans.reports.explain import explain_text, why_not_text
     from plans.whatif import Question, answered, roomier
 
-    changes = fixes(fixed)
-    asked = fixes([wanted] if wanted else [])
-    found = estimate_file(job, changes)
+    asked = question(job, fixed)
+    found = asked.estimate()
     if wanted:
-        ask = asking(job)
-        question = Question(text=wanted, changes=asked)
-        answer = answered(question, lambda more: ask((*changes, *more)))
+        answer = answered(Question(text=wanted, changes=fixes([wanted])), asked.asking())
     else:
         answer = roomier(found.search)
     if as_json:

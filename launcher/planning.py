@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from launcher.asking import fix_option, fixes, pricing, tracked
+from launcher.asking import Question, fix_option, fixes, question, tracked
 from plans.source import UserError
 
 if TYPE_CHECKING:
     from plans.plan import Plan
-    from plans.variant import Change
 
 job_argument = click.argument("job", type=click.Path(path_type=Path))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -57,7 +57,7 @@ def plan(
     from plans.reports.screen import plan_text
 
     if others:
-        _compare(job, fixes(fixed), others, as_json)
+        _compare(question(job, fixed), others, as_json)
         return
     found = estimate_file(job, fixes(fixed))
     if output:
@@ -86,11 +86,11 @@ def render(job: Path, output: Path | None, python: str, mpi: str, as_json: bool)
     from launcher.platforms import platform_of
     from plans.hardware import read_hardware
     from plans.load import make_plan
-    from plans.plan import read_plan
+    from runtime.trust import read_own_plan
     from slurm.script import render as render_script
 
     planned = job.suffix == ".json"
-    chosen = read_plan(job) if planned else make_plan(job)
+    chosen = read_own_plan(job) if planned else make_plan(job)
     base = Path() if planned else job.parent
     hardware = read_hardware(chosen.hardware)
     text = render_script(
@@ -105,20 +105,17 @@ def render(job: Path, output: Path | None, python: str, mpi: str, as_json: bool)
         click.echo(text, nl=False)
 
 
-def _compare(
-    job: Path, changes: tuple[Change, ...], others: tuple[str, ...], as_json: bool
-) -> None:
+def _compare(asked: Question, others: tuple[str, ...], as_json: bool) -> None:
     """Print the plan of a job beside those of others, at the prices of the newest list."""
-    from plans.load import estimate as estimate_file
     from plans.reports.compare import compare_data, compare_text
 
-    priced = pricing(None)
-    found = [(job.stem, priced(estimate_file(job, changes)))]
+    found, ask = [(asked.job.stem, asked.estimate())], asked.asking()
     for other in tracked(others, "plans"):
         if "=" in other:
-            found.append((other, priced(estimate_file(job, (*changes, *fixes([other]))))))
+            found.append((other, ask(fixes([other]))))
         else:
-            found.append((Path(other).stem, priced(estimate_file(other))))
+            path = Path(other)
+            found.append((path.stem, replace(asked, job=path, changes=()).estimate()))
     if as_json:
         echo_json(compare_data(found))
     else:

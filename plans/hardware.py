@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from plans.source import SpecError, read_yaml, suggestion
+from plans.times.calibration import Calibration, Level
 from plans.times.device import Device, device, read_devices
 from plans.units import GIB, TERA
 
@@ -48,6 +49,8 @@ class HardwareSpec:
     `memory_gib` is what a process may have of one device, `host_gib` a whole node's; `reserve`
     is kept for contexts, collectives' buffers and fragments; `graph_gib` the rollout's device
     graphs; `wake_ms_per_gb` what mapping memory back costs that a sleeping engine gave up.
+    `level` is that at which the calibrations of its stacks are read, `own` a user's in place of
+    the shipped one of its stack.
     """
 
     title: str
@@ -73,6 +76,8 @@ class HardwareSpec:
     deadline_factor: float
     deadline_floor_seconds: float
     name: str = ""
+    level: Level = "published"
+    own: Calibration | None = None
 
     @property
     def memory_bytes(self) -> int:

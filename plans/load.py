@@ -15,9 +15,10 @@ from plans.hardware import read_hardware
 from plans.model import ModelSpec, from_config, read_model
 from plans.plan import Plan
 from plans.runnable import check_runnable
-from plans.search import search
+from plans.search import Asked, search
 from plans.search.result import Search
 from plans.source import Location, SpecError, UserError, read_json, read_yaml
+from plans.space import RUNNABLE, Space
 from plans.spec import JobSpec, parse
 from plans.times.calibration import Calibration, Level
 from plans.variant import Change, changed
@@ -30,10 +31,11 @@ SCORES = "ForSequenceClassification"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """On what an estimate is made beside the job file: whose constants, at which level."""
+    """On what an estimate is made beside the job file: whose constants, and in which space."""
 
     level: Level = "published"
     own: Calibration | None = None
+    space: Space = RUNNABLE
 
 
 DEFAULT = Terms()
@@ -97,7 +99,7 @@ def search_job(job: JobSpec, base: Path, terms: Terms = DEFAULT, *, to_run: bool
         check_runnable(job, model)
     judge = read_reward_model(job, base)
     hardware = replace(read_hardware(job.cluster.hardware), level=terms.level, own=terms.own)
-    return search(job, model, hardware, judge)
+    return search(job, model, hardware, judge, Asked(space=terms.space))
 
 
 def read_job_model(job: JobSpec, base: Path) -> ModelSpec:

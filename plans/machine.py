@@ -68,7 +68,7 @@ def machine_of(hardware: HardwareSpec, precision: str, slowdown: float = 1.0) ->
         raise PlanError(text, at=("precision",))
     stacks, chip = hardware.stacks, hardware.chip
     train, generate, step = (
-        read_calibration(name) for name in (stacks.train, stacks.generate, stacks.step)
+        _calibration(hardware, name) for name in (stacks.train, stacks.generate, stacks.step)
     )
     device = chip.at_full_width if precision == "fp32" else chip
     train_rates, generate_rates = train.train_rates(chip.name), generate.generate_rates(chip.name)
@@ -85,3 +85,10 @@ def machine_of(hardware: HardwareSpec, precision: str, slowdown: float = 1.0) ->
         step_rates=step.step_rates(chip.name),
         calibrations=(train, generate, step),
     )
+
+
+def _calibration(hardware: HardwareSpec, stack: str) -> Calibration:
+    """The user's own of that stack, else the shipped one."""
+    if hardware.own and hardware.own.stack == stack:
+        return hardware.own
+    return read_calibration(stack, "datasheet" if hardware.level == "datasheet" else "published")

@@ -41,9 +41,13 @@ COMMANDS = {
         "--html",
         "--fix",
         "--price",
+        "--level",
+        "--calibration",
+        "--space",
         "--hardware",
         "--nodes",
         "--measured",
+        "--output",
         "--json",
     },
     "diff": {"one", "other", "--json"},
@@ -91,7 +95,31 @@ def test_the_commands_of_bench_and_their_options():
         name: {max(parameter.opts, key=len) for parameter in command.params}
         for name, command in commands()["bench"].commands.items()
     }
-    assert found == {"validate": {"table", "--level", "--calibration", "--json"}}
+    setting = {
+        "--model",
+        "--hardware",
+        "--ranks",
+        "--train",
+        "--rollout",
+        "--prompts",
+        "--samples",
+        "--prompt-tokens",
+        "--response-tokens",
+        "--micro-batch",
+        "--precision",
+        "--repeats",
+        "--output",
+        "--json",
+    }
+    assert found == {
+        "validate": {"table", "--level", "--calibration", "--json"},
+        "micro": {*setting, "--calibration"},
+        "train": setting,
+        "rollout": {*setting, "--bare"},
+        "reshard": {*setting, "--baseline", "--bucket-mib"},
+        "step": setting,
+        "sweep": {*setting, "--layout", "--of"},
+    }
 
 
 def test_an_unknown_name_is_an_attribute_error():

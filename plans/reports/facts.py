@@ -8,6 +8,8 @@ from pathlib import PurePath
 from plans.estimate import Estimate, Interval
 from plans.reports.rows import ends, word
 from plans.reports.words import SEPARATOR, change, gib, number, plural, short_count
+from plans.search.result import Ranked, Search
+from plans.space import UNSUPPORTED, features_of
 from plans.spread import COVERED, ends_of
 from plans.times.lengths import SIGMA
 from plans.units import HOUR, count_text, seconds_text
@@ -34,17 +36,18 @@ def title(estimate: Estimate) -> str:
 
 
 def origin(estimate: Estimate) -> Facts:
-    """The plan's digest and how it was found; what the numbers rest on."""
+    """The plan's digest and how sure it is the best; what the numbers rest on."""
     found, machine = estimate.search, estimate.search.workload.machine
-    low, high = ends_of(machine.sigma)
-    yield (
-        "plan",
-        f"{estimate.plan.digest[:DIGEST_SHOWN]} · fastest of {count_text(found.judged)} settings "
-        f"in {len(found.ranked)} layouts that fit; {len(found.rejections)} rejected",
-    )
+    proof, (low, high) = found.proof, ends_of(machine.sigma)
+    best = f"simplest within {found.epsilon:.0%} of the optimum" if found.simpler else "optimum"
+    text = f"{best} of {short_count(proof.plans)} plans ({found.space} space), gap {proof.gap:.1%}"
+    if proof.unopened_plans:
+        text += f"; {short_count(proof.unopened_plans)} ruled out by a bound"
+    yield "plan", f"{estimate.plan.digest[:DIGEST_SHOWN]} · {text}"
+    stacks = ", ".join(dict.fromkeys(one.stack for one in machine.calibrations))
     yield (
         "calibration",
-        f"{machine.level}: {', '.join(dict.fromkeys(one.stack for one in machine.calibrations))}; "
+        f"{machine.level}: {stacks}; "
         f"{COVERED:.0%} of steps within {low:.2g} to {high:.2g} of the plan",
     )
 
@@ -71,12 +74,20 @@ def outside(estimate: Estimate) -> str:
 
 
 def reasons(estimate: Estimate) -> Facts:
-    """Why this plan: the runner-up and what it loses."""
+    """Why this plan: the optimum if it is another, the runner-up, and what cannot be run yet."""
     found = estimate.search
-    if found.next_best:
-        slower = change(found.next_best.step_seconds / found.best.step_seconds)
-        peak = f"peak {gib(found.next_best.peak_bytes)} GiB"
-        yield "next best", f"{found.next_best.candidate}: {slower} time, {peak}"
+    if found.simpler:
+        yield "optimum", _against(found, found.optimum)
+    others = (one for one in found.ranked[1:] if one.candidate != found.optimum.candidate)
+    if runner_up := next(others, None):
+        yield "next best", _against(found, runner_up)
+    for feature in features_of(found.best.candidate):
+        yield "not run yet", f"{feature}: {UNSUPPORTED[feature]}"
+
+
+def _against(found: Search, other: Ranked) -> str:
+    slower = change(other.step_seconds / found.best.step_seconds)
+    return f"{other.candidate}: {slower} time, peak {gib(other.peak_bytes)} GiB"
 
 
 def confidence(estimate: Estimate) -> Facts:
