@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from plans.continuation import changed_learning
 from plans.plan import Plan, dumps, read_plan
 from plans.record import run_name
 from plans.source import UserError
@@ -34,7 +35,8 @@ def prepare_run(folder: Path, plan: Plan, *, resume: bool = False, overwrite: bo
     """Make the folder of a run, or make sure that this plan may go on in it.
 
     UserError when the folder holds a run that has begun and neither `resume` nor `overwrite`
-    is given, or when the run was planned otherwise. `overwrite` deletes only what is a run.
+    is given, or when the job now learns something else. Another layout or cluster may go on:
+    the plan before is then kept beside the attempts. `overwrite` deletes only what is a run.
     """
     if overwrite and folder.exists():
         _remove_run(folder)
@@ -43,8 +45,7 @@ def prepare_run(folder: Path, plan: Plan, *, resume: bool = False, overwrite: bo
     elif folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: not a run of rlplan and not empty; move it away")
     make_folder(folder)
-    if not (folder / "plan.json").exists():
-        write_file(folder / "plan.json", dumps(plan).encode())
+    _leave_plan(folder / "plan.json", plan)
 
 
 def is_done(folder: Path) -> bool:
@@ -65,12 +66,21 @@ def _check_resumable(folder: Path, plan: Plan, resume: bool) -> None:
         )
     if is_done(folder):
         raise UserError(f"{folder}: the run is complete; nothing to resume")
-    found = read_plan(folder / "plan.json")
-    if found.digest != plan.digest:
+    if changed := changed_learning(read_plan(folder / "plan.json"), plan):
         raise UserError(
-            f"{folder}: planned as {found.digest[:8]}, the job file now gives {plan.digest[:8]}; "
-            "resume needs the same plan: restore the job file, or give the run another name"
+            f"{folder}: the job has changed what it learns: {'; '.join(changed)}; "
+            "restore the job file, or give the run another name"
         )
+
+
+def _leave_plan(place: Path, plan: Plan) -> None:
+    """Put the plan in place; one that was there before is kept under its digest."""
+    if place.exists():
+        found = read_plan(place)
+        if found.digest == plan.digest:
+            return
+        write_file(place.with_name(f"plan-{found.digest[:8]}.json"), dumps(found).encode())
+    write_file(place, dumps(plan).encode())
 
 
 def _remove_run(folder: Path) -> None:

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,11 +157,16 @@ def test_a_complete_run_is_not_resumed(tmp_path):
         open_run(tmp_path / "run", plan, resume=True)
 
 
-def test_a_run_is_resumed_only_with_its_own_plan(tmp_path):
-    open_run(tmp_path / "run", world_plan(tmp_path, ranks=1, steps=3))
+def test_a_run_goes_on_elsewhere_but_does_not_learn_something_else(tmp_path):
+    first = world_plan(tmp_path, ranks=1, steps=3)
+    open_run(tmp_path / "run", first)
     other = world_plan(tmp_path, ranks=1, steps=4)
-    with pytest.raises(UserError, match="resume needs the same plan"):
-        open_run(tmp_path / "run", other, resume=True)
+    assert open_run(tmp_path / "run", other, resume=True) == 1
+    assert read_plan(tmp_path / "run" / "plan.json") == other
+    assert read_plan(tmp_path / "run" / f"plan-{first.digest[:8]}.json") == first
+    warmer = replace(other, job=other.job.model_copy(update={"temperature": 0.5}))
+    with pytest.raises(UserError, match=r"changed what it learns: temperature: was 1\.0, is 0\.5"):
+        open_run(tmp_path / "run", warmer, resume=True)
 
 
 def test_a_folder_that_is_no_run_is_never_touched(tmp_path):

@@ -1,6 +1,7 @@
 """Whole runs with the real engines, started as a user starts them."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -120,6 +121,27 @@ def test_a_run_stopped_and_resumed_equals_an_unbroken_one_bit_for_bit(tmp_path):
     assert [row["step"] for row in metrics(folders[1])] == [1, 2, 3, 4, 5]
     one, other = (folder / "runs/small/export/model.safetensors" for folder in folders)
     assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_run_that_moves_from_4_to_2_to_4_ranks_equals_one_that_stays(tmp_path):
+    job = {"steps": 6, "checkpoint": {"every": 2}}
+    layouts = {
+        "four": {"actor_train": {"tp": 2, "pp": 2}, "actor_rollout": {"tp": 1}},
+        "two": {"actor_train": {"tp": 2}, "actor_rollout": {"tp": 2}},
+        "spread": {"actor_train": {"tp": 2, "dp": 2}, "actor_rollout": {"tp": 2}},
+    }
+    for name in ("stays", "moves"):
+        (tmp_path / name).mkdir()
+    write_job(tmp_path / "stays", cluster={"hardware": "cpu", "ranks": 1}, **job)
+    run(tmp_path / "stays")
+    for until, (name, ranks) in {2: ("four", 4), 4: ("two", 2), 6: ("spread", 4)}.items():
+        folder = tmp_path / "moves"
+        cluster = {"hardware": "cpu", "ranks": ranks}
+        shutil.rmtree(folder / "model", ignore_errors=True)
+        write_job(folder, cluster=cluster, roles=layouts[name], **job)
+        run(folder, "--until", str(until), *(["--resume"] if until > 2 else []))
+    assert rounded(metrics(tmp_path / "moves")) == rounded(metrics(tmp_path / "stays"))
+    assert len(list((tmp_path / "moves/runs/small").glob("plan-*.json"))) == 2
 
 
 def test_the_same_job_twice_gives_the_same_metrics_and_the_export_loads(tmp_path):
