@@ -142,23 +142,16 @@ def unrunnable(job: JobSpec) -> list[str]:
     found = {"a lag": bool(job.algorithm.lag), "groups of nodes": bool(job.cluster.groups)}
     return [
         *(name for name, present in found.items() if present),
-        *_fixed(job, ("pool", "cp", "ep", "vpp", "sleep")),
+        *_fixed(job, ("pool", "cp", "ep", "vpp", "sleep", "optimizer_offload")),
     ]
 
 
 def unplanned(job: JobSpec) -> list[str]:
     """What of a job the planner does not take into account yet, each in a few words."""
-    found = {
-        f"algorithm {job.algorithm.name}": not job.needs_rollout,
-        "a lag": bool(job.algorithm.lag),
-        "groups of nodes": bool(job.cluster.groups),
-        "tokens.mean_prompt": job.tokens.mean_prompt is not None,
-        "tokens.mean_response": job.tokens.mean_response is not None,
-    }
-    options = ("pool", "cp", "ep", "vpp", "sleep", "micro_samples", "recompute")
+    found = {"a lag": bool(job.algorithm.lag), "groups of nodes": bool(job.cluster.groups)}
     return [
         *(name for name, present in found.items() if present),
-        *_fixed(job, (*options, "optimizer_offload")),
+        *_fixed(job, ("pool", "cp", "ep", "vpp")),
     ]
 
 

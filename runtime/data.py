@@ -39,13 +39,15 @@ def read_prompts(
     prompt_tokens: int,
     answer_tokens: int | None = None,
     drop_long: bool = False,
+    pairs: bool = False,
 ) -> Reading:
     """The rows of a file or folder (see `read_rows`), tokenized; keys not known are ignored.
 
     answer_tokens: the longest answer with its end token, where answers are learned from
     (None: answers only go to the reward rule). drop_long: rows that are too long are left out
-    and told, instead of being mistakes. Raises MissingInput, or DataMistake with all mistakes
-    of the file, each with its place (the first few written out).
+    and told, instead of being mistakes. pairs: each row has a rejected answer too. Raises
+    MissingInput, or DataMistake with all mistakes of the file, each with its place (the first
+    few written out).
     """
     prompts: list[Prompt] = []
     mistakes: list[str] = []
@@ -54,6 +56,8 @@ def read_prompts(
         try:
             found = example_of(row, tokenizer)
             found.check(tokenizer, prompt_tokens, answer_tokens)
+            if pairs:
+                found.check_pair()
         except TooLong as error:
             (dropped if drop_long else mistakes).append(f"{place}: {error}")
         except ValueError as error:

@@ -31,6 +31,13 @@ class Example:
     extra: str
     rejected: str = ""
 
+    def check_pair(self) -> None:
+        """ValueError when there are not two answers to choose from."""
+        if not self.rejected:
+            raise ValueError('rejected: missing; a pair is {"prompt", "chosen", "rejected"}')
+        if self.rejected == self.answer:
+            raise ValueError("rejected: the same text as the chosen answer")
+
     def check(self, tokenizer: Tokenizer, prompt_tokens: int, answer_tokens: int | None) -> None:
         """ValueError when a text is empty, unknown or too long (TooLong)."""
         _check(self.text, self.tokens, tokenizer, "prompt", prompt_tokens)

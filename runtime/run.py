@@ -69,7 +69,9 @@ def read_inputs(context: RankContext, events: EventLog) -> Inputs:
     job = context.plan.job
     tokenizer = load_tokenizer(context.base / job.model.path)
 
-    def rows(name: str | None, answer_tokens: int | None = None) -> tuple[Prompt, ...]:
+    def rows(
+        name: str | None, answer_tokens: int | None = None, *, pairs: bool = False
+    ) -> tuple[Prompt, ...]:
         if name is None:
             return ()
         path, limit = context.base / name, job.tokens.prompt
@@ -79,6 +81,7 @@ def read_inputs(context: RankContext, events: EventLog) -> Inputs:
             prompt_tokens=limit,
             answer_tokens=answer_tokens,
             drop_long=job.data.too_long == "drop",
+            pairs=pairs,
         )
         if found.dropped:
             events.problem("dropped", f"{len(found.dropped)} rows left out, {found.dropped[0]}")
@@ -87,7 +90,11 @@ def read_inputs(context: RankContext, events: EventLog) -> Inputs:
     shown = (job.supervised.data or job.data.train) if job.supervised else None
     return Inputs(
         tokenizer=tokenizer,
-        train=rows(job.data.train, None if job.needs_rollout else job.tokens.response),
+        train=rows(
+            job.data.train,
+            None if job.needs_rollout else job.tokens.response,
+            pairs=job.rows_together > 1,
+        ),
         shown=rows(shown, job.tokens.response),
         held_out=rows(job.data.eval),
     )

@@ -8,6 +8,7 @@ from plans.record import ExitCode
 from plans.source import UserError
 from runtime.data import (
     answer_sequences,
+    pair_sequences,
     prompts_of_step,
     read_prompts,
     request_seed,
@@ -72,6 +73,21 @@ def test_a_row_becomes_a_prompt_with_its_tokens(tmp_path, tokenizer):
 )
 def test_a_wrong_row_is_named_with_its_line(tmp_path, tokenizer, line, message):
     assert complaint(rows(tmp_path, GOOD, line), tokenizer).startswith(message)
+
+
+def test_a_pair_has_two_different_answers(tmp_path, tokenizer):
+    good = '{"prompt": "1+2=", "chosen": "3", "rejected": "4"}'
+    (pair,) = read_prompts(rows(tmp_path, good), tokenizer, prompt_tokens=8, pairs=True).prompts
+    assert (pair.answer, pair.rejected) == ("3", "4")
+    sequences = pair_sequences([pair], tokenizer)
+    assert sequences.tokens.tolist() == [[4, 13, 5, 16, 6, 1], [4, 13, 5, 16, 7, 1]]
+    for line, message in (
+        ('{"prompt": "1+2=", "chosen": "3"}', "rows.jsonl:2: rejected: missing"),
+        (good.replace('"4"', '"3"'), "rows.jsonl:2: rejected: the same text"),
+        (good.replace('"4"', '"1234"'), "rows.jsonl:2: answer: 4 tokens and the end token"),
+    ):
+        path = rows(tmp_path, good, line)
+        assert complaint(path, tokenizer, answer_tokens=3, pairs=True).startswith(message)
 
 
 def test_all_wrong_rows_are_in_one_message_that_stays_short(tmp_path, tokenizer):
