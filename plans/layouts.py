@@ -19,6 +19,8 @@ from plans.space import LARGEST_CONTEXT, LARGEST_VIRTUAL, Feature, Space
 from plans.workload import Workload
 
 Degrees = Mapping[str, int]
+# A pool of a large cluster is cut in sixteenths.
+FINEST_SHARE = 16
 # A layout, and why it cannot be; empty when it can.
 Judged = tuple[ParallelLayout, str]
 
@@ -53,14 +55,19 @@ def layouts_of(
 
 
 def pool_sizes(workload: Workload, ranks: int) -> list[int]:
-    """Ranks that a pool may have on a group of `ranks`: whole nodes, or a node cut in halves.
+    """Ranks that a pool may have on a group of `ranks`, ascending; the whole group is one.
 
-    Powers of two that divide a node, so that pools placed from the largest to the smallest
-    never lie across two nodes; the whole group is always one.
+    Up to 16 nodes any number of them; of more a multiple of a sixteenth, a power of two, or
+    what such a pool leaves. A node may be cut into halves, so that pools placed from the largest
+    to the smallest never lie across two nodes.
     """
     node = min(ranks, workload.ranks_per_node)
+    nodes = ranks // node
+    step = -(-nodes // FINEST_SHARE)
+    counts = {*range(step, nodes + 1, step), *(1 << power for power in range(nodes.bit_length()))}
+    counts |= {nodes - one for one in counts} - {0}
     halves = [one for one in divisors(node) if one < node and one & (one - 1) == 0]
-    return [*halves, *range(node, ranks + 1, node)]
+    return sorted({*halves, *(node * one for one in counts), ranks})
 
 
 def legal_sizes(workload: Workload, role: Role, ranks: int, space: Space) -> list[int]:
