@@ -21,10 +21,11 @@ from launcher.platforms import platform_of
 from plans.chain import chain_of
 from plans.hardware import HardwareSpec, read_hardware
 from plans.load import check_inputs, make_plan
-from plans.plan import Plan, read_plan
+from plans.plan import Plan
 from plans.source import UserError, read_yaml
 from runtime.environment import current
 from runtime.files import write_file
+from runtime.trust import read_own_plan
 from slurm.checks import check
 from slurm.commands import PAUSES_SECONDS, await_controller
 from slurm.hostlist import compress
@@ -135,7 +136,7 @@ def try_job(path: Path, wish: Wish) -> str:
 def read_job(path: Path, wish: Wish) -> tuple[Plan, Path]:
     """The plan of a job file or a plan.json, and the folder where its paths start."""
     if path.suffix == ".json":
-        return read_plan(path), wish.base or Path()
+        return read_own_plan(path), wish.base or Path()
     plan = make_plan(path)
     check_inputs(path)
     return plan, path.parent

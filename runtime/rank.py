@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from plans.hardware import read_hardware
-from plans.plan import Plan, read_plan
+from plans.plan import Plan
 from plans.platform import device_mask
 from plans.record import Verdict
 from plans.source import UserError
@@ -36,6 +36,7 @@ from runtime.mistakes import MaskMistake, MissingInput
 from runtime.options import Options, options_of
 from runtime.preflight_ranks import check_hosts
 from runtime.stopping import Stops
+from runtime.trust import read_own_plan, require_own
 from runtime.verdict import overdue_verdict, save_verdict, speak_verdict, verdict_of
 
 # Ranks of a large job start minutes apart while a shared file system serves their imports.
@@ -122,7 +123,8 @@ def start(options: Options, ending: Ending) -> RankContext:
     """Agree with all ranks on the plan, and take this rank's place: logs, heartbeat, device."""
     if options.attempt is not None:
         ending.attempt_folder = make_attempt(options.run_folder, options.attempt)
-    plan = read_plan(options.run_folder / "plan.json")
+    require_own(options.run_folder)
+    plan = read_own_plan(options.run_folder / "plan.json")
     control = ending.control = connect(plan)
     agree(control, plan, ending.place)
     attempt = control.broadcast(_attempt(options), what="attempt")
