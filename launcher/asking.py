@@ -68,7 +68,7 @@ class Question:
         """The same with more changes; the file is read once."""
         from plans.load import asking
 
-        ask = asking(self.job, self.terms)
+        ask = asking(self.job, replace(self.terms, shown=1))
         return lambda more: self.price(ask((*self.changes, *more)))
 
 
@@ -79,11 +79,12 @@ def question(
     level: str | None = None,
     calibration: Path | None = None,
     space: str = "runnable",
+    shown: int = 0,
 ) -> Question:
-    """What the options of a command ask."""
+    """What the options of a command ask; `shown` plans are listed, 0 for all worth it."""
     from plans.space import SPACES
 
-    terms = replace(_terms(level, calibration), space=SPACES[space])
+    terms = replace(_terms(level, calibration), space=SPACES[space], shown=shown)
     return Question(job=job, changes=fixes(fixed), terms=terms, price=pricing(price))
 
 

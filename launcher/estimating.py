@@ -23,6 +23,9 @@ from launcher.asking import (
 from launcher.planning import columns, echo_json, json_option, output_option, write
 from plans.source import UserError
 
+# Plans that the screen names: this one, the optimum, and the next best.
+ON_SCREEN = 3
+
 
 @click.command()
 @click.argument("job", required=False, type=click.Path(path_type=Path))
@@ -75,9 +78,10 @@ def estimate(
     elif job is None:
         raise click.UsageError("give a job file, or --measured runs/NAME")
     elif hardware or nodes:
-        _print_sweep(question(job, **asked), hardware, nodes, as_json)
+        _print_sweep(question(job, **asked, shown=1), hardware, nodes, as_json)
     else:
-        _print_estimate(question(job, **asked), detail, html, as_json)
+        shown = 0 if detail or html or as_json else ON_SCREEN
+        _print_estimate(question(job, **asked, shown=shown), detail, html, as_json)
 
 
 def _print_estimate(asked: Question, detail: bool, html: Path | None, as_json: bool) -> None:

@@ -57,7 +57,7 @@ def plan(
     from plans.reports.screen import plan_text
 
     if others:
-        _compare(question(job, fixed), others, as_json)
+        _compare(question(job, fixed, shown=1), others, as_json)
         return
     found = estimate_file(job, fixes(fixed))
     if output:

@@ -31,11 +31,15 @@ SCORES = "ForSequenceClassification"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """On what an estimate is made beside the job file: whose constants, and in which space."""
+    """On what an estimate is made beside the job file: whose constants, and in which space.
+
+    `shown`: how many plans it lists, all that are worth it when 0.
+    """
 
     level: Level = "published"
     own: Calibration | None = None
     space: Space = RUNNABLE
+    shown: int = 0
 
 
 DEFAULT = Terms()
@@ -99,7 +103,7 @@ def search_job(job: JobSpec, base: Path, terms: Terms = DEFAULT, *, to_run: bool
         check_runnable(job, model)
     judge = read_reward_model(job, base)
     hardware = replace(read_hardware(job.cluster.hardware), level=terms.level, own=terms.own)
-    return search(job, model, hardware, judge, Asked(space=terms.space))
+    return search(job, model, hardware, judge, Asked(space=terms.space, shown=terms.shown))
 
 
 def read_job_model(job: JobSpec, base: Path) -> ModelSpec:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from plans.estimate import Estimate, estimate_of
 from plans.hardware import HardwareSpec, known_hardware
 from plans.plan import Plan
-from plans.search import search
+from plans.search import Asked, search_workload
 from plans.search.result import Search
 from plans.source import UserError
 from plans.variant import Change
@@ -60,11 +60,11 @@ def questions(plan: Plan, hardware: HardwareSpec) -> Iterator[Question]:
 
 def roomier(found: Search) -> Answer:
     """What if every device had twice the memory."""
-    workload = found.workload
-    hardware = replace(workload.hardware, memory_gib=ROOMIER * workload.hardware.memory_gib)
+    hardware = found.workload.hardware
+    larger = replace(hardware, memory_gib=ROOMIER * hardware.memory_gib)
     question = Question(text=f"{ROOMIER} times the memory", changes=())
     try:
-        other = search(workload.job, workload.model, hardware, workload.reward_model)
+        other = search_workload(replace(found.workload, hardware=larger), Asked(shown=1))
         return Answer(question=question, estimate=estimate_of(other))
     except UserError as error:
         return Answer(question=question, reason=str(error))

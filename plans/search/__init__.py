@@ -36,7 +36,7 @@ from plans.spec import JobSpec
 from plans.units import GIB
 from plans.workload import Candidate, Workload
 
-# Plans listed behind the best: of the small space all, of the large one those worth a look.
+# Plans that are listed: of the small space all, of the large one those worth a look.
 SHOWN = {True: 64, False: 4}
 
 
@@ -44,12 +44,14 @@ SHOWN = {True: 64, False: 4}
 class Asked:
     """What a search is asked for: a space, what is fixed beyond the job file, and a tolerance.
 
-    The plan is the simplest within `epsilon` of the optimum.
+    The plan is the simplest within `epsilon` of the optimum. `shown` plans are listed, the
+    optimum among them; 0 leaves their number to the space.
     """
 
     space: Space = RUNNABLE
     fixed: tuple[Fix, ...] = ()
     epsilon: float = EPSILON
+    shown: int = 0
 
 
 DEFAULT = Asked()
@@ -117,7 +119,7 @@ class _Run:
 
     def result(self) -> Search:
         illegal = self._illegal()
-        shown = SHOWN[self.book.problem.one_layout]
+        shown = self.asked.shown or SHOWN[self.book.problem.one_layout]
         found = fastest(self.book, shown, inf, self._passes, self.progress)
         if not found:
             raise self._nothing(illegal)
