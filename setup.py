@@ -14,6 +14,7 @@ PACKAGES = [
     "slurm",
     "runtime",
     "runtime.engines",
+    "runtime.measure",
     "benchmarks",
     "launcher",
 ]

@@ -8,16 +8,18 @@ from typing import cast, get_args
 
 import click
 
+from launcher import bench_commands
 from launcher.planning import json_option
 from plans.source import UserError
 
 
 @click.group()
 def bench() -> None:
-    """Hold the planner's models against measurements.
+    """Measure this machine and the engines on it, and hold the planner's models against them.
 
     \b
-    Example:
+    Examples:
+      rlplan bench reshard --model examples/tiny-qwen2 --ranks 2 --train tp=2 --rollout tp=1
       rlplan bench validate benchmarks/data/validation.csv
     """
 
@@ -63,3 +65,14 @@ def validate(table: Path, level: str | None, calibration: Path | None, as_json: 
         click.echo(json.dumps(to_json(found), indent=1))
     else:
         click.echo(report_text(found), nl=False)
+
+
+for command in (
+    bench_commands.micro,
+    bench_commands.train,
+    bench_commands.rollout,
+    bench_commands.reshard,
+    bench_commands.step,
+    bench_commands.sweep,
+):
+    bench.add_command(command)

@@ -45,8 +45,9 @@ class Mpirun:
     @property
     def _no_remote_shell(self) -> list[str]:
         """Open MPI looks for ssh even to start on this host, and gives up without one."""
-        old = self.version.startswith(("1.", "2.", "3.", "4."))
-        return ["--mca", "plm_rsh_agent", "false"] if old else ["--prtemca", "plm_ssh_agent", "false"]
+        if self.version.startswith(("1.", "2.", "3.", "4.")):
+            return ["--mca", "plm_rsh_agent", "false"]
+        return ["--prtemca", "plm_ssh_agent", "false"]
 
     def command(self, ranks: int, program: Sequence[str]) -> list[str]:
         """The command that starts `program` on this many ranks of this host, bound to no core."""

@@ -110,18 +110,18 @@ class MegatronScorer:
 
     @torch.no_grad()
     def score(self, shard: Sequences) -> Tensor | None:
-        micro_batches = self._micro_batches(shard)
+        micro_batches = self.micro_batches(shard)
 
         def collect(micro: MicroBatch, output: Tensor, *, non_loss_data: bool) -> Tensor:
             assert non_loss_data
-            return self._per_token(micro, output)[0][: micro.row_count]
+            return self.per_token(micro, output)[0][: micro.row_count]
 
         outputs = self._run(micro_batches, collect, forward_only=True)
         if not self.groups.last_stage:
             return None
         return torch.cat(outputs)[:, : shard.tokens.shape[1] - 1].float().cpu()
 
-    def _micro_batches(self, shard: Sequences) -> list[MicroBatch]:
+    def micro_batches(self, shard: Sequences) -> list[MicroBatch]:
         """The shard cut into equal pieces; rows and columns are padded where sizes must divide."""
         size = self.settings.micro_batch
         tokens = shard.tokens
@@ -176,7 +176,7 @@ class MegatronScorer:
         )
         return outputs
 
-    def _per_token(self, micro: MicroBatch, output: Tensor) -> tuple[Tensor, Tensor | None]:
+    def per_token(self, micro: MicroBatch, output: Tensor) -> tuple[Tensor, Tensor | None]:
         """([m, length] log-probs or values in float32, entropies of a policy) of one output."""
         from runtime.engines.megatron_logprob import token_log_probs
 
@@ -219,7 +219,7 @@ class MegatronEngine(MegatronScorer):
         def on_output(
             micro: MicroBatch, output: Tensor
         ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-            per_token, entropy = self._per_token(micro, output)
+            per_token, entropy = self.per_token(micro, output)
             value, sums = loss(per_token[: micro.row_count, :width], micro.rows)
             reported = {name: one.detach().double() for name, one in sums.items()}
             if self.entropy and entropy is not None:
@@ -228,7 +228,7 @@ class MegatronEngine(MegatronScorer):
             # zero tokens: Megatron then divides the gradient by nothing
             return value, torch.zeros((), dtype=torch.int, device=value.device), reported
 
-        reports = self._run(self._micro_batches(shard), on_output, forward_only=False)
+        reports = self._run(self.micro_batches(shard), on_output, forward_only=False)
         succeeded, norm, _ = self.optimizer.step()
         assert succeeded, "only a loss scaler can refuse a step, and there is none"
         return {**self._reduced(reports), "grad_norm": float(norm)}

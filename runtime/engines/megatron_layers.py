@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from megatron.core.extensions.transformer_engine import HAVE_TE, TEDotProductAttention, TENorm
+from megatron.core.extensions.transformer_engine import HAVE_TE, TENorm
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
@@ -34,8 +34,9 @@ def fused(config: TransformerConfig) -> bool:
 def block(layer_count: int, config: TransformerConfig) -> TransformerBlockSubmodules:
     """The layers of one pipeline stage and the norm after the last.
 
-    Norms and attention are Transformer Engine's where `fused`. The linear layers are
-    Megatron's own, so parameters and checkpoints are the same with and without it.
+    Norms are Transformer Engine's where `fused`. The linear layers are Megatron's own, so
+    parameters and checkpoints are the same with and without it; attention is torch's, since
+    gradients of Transformer Engine 2.11's were wrong by a sixth in runs of short sequences.
     """
     norm = TENorm if fused(config) else RMSNorm
     return TransformerBlockSubmodules(
@@ -127,11 +128,10 @@ class ValueHead(torch.nn.Linear):
 
 
 def _layer(config: TransformerConfig, norm: type) -> ModuleSpec:
-    whole_heads = config.num_query_groups >= config.tensor_model_parallel_size
     head_norm = norm if config.qk_layernorm else IdentityOp
     attention = SelfAttentionSubmodules(
         linear_qkv=ColumnParallelLinear,
-        core_attention=TEDotProductAttention if fused(config) and whole_heads else CausalAttention,
+        core_attention=CausalAttention,
         linear_proj=RowParallelLinear,
         q_layernorm=head_norm,
         k_layernorm=head_norm,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,6 +58,12 @@ class VLLMEngine:
 
     def parameters(self) -> Mapping[str, Tensor]:
         return self._parameters
+
+    @torch.no_grad()
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Take over whole Hugging Face tensors by vLLM's own loader; the switch needs none."""
+        model: Any = vllm_plugin.model_of(self._core)
+        model.load_weights(weights)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Completions in the order of the requests, the same for any batch, order and layout.

@@ -23,12 +23,13 @@ from torch import Tensor
 from plans.layout import ParallelLayout
 from plans.placement import RolloutSettings
 from runtime.batch import Request
+from runtime.engines.vllm_loader import loader_class
 
 LOAD_FORMAT = "rlplan"
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 # A prefill of this many tokens saturates a device; larger ones only cost activation memory.
 BATCHED_TOKENS = 8192
-CPU_ARGUMENTS = {
+CPU_ARGUMENTS: dict[str, Any] = {
     "enforce_eager": True,
     # a chunk that does not end a prompt rewinds the request's generator on a GPU only
     "enable_chunked_prefill": False,
@@ -36,7 +37,7 @@ CPU_ARGUMENTS = {
     # kernel takes multiples of 32. 256 samples of 32 prompts of 128 tokens: 0.47 s instead of 0.98
     "block_size": 32,
 }
-CUDA_ARGUMENTS = {
+CUDA_ARGUMENTS: dict[str, Any] = {
     # compared with what is free at the start, when training holds most of the memory already;
     # the cache is given in bytes
     "gpu_memory_utilization": 0.01,
@@ -75,7 +76,7 @@ def start_core(
         from vllm.model_executor.model_loader import register_model_loader
         from vllm.v1.engine.core import EngineCore
 
-        register_model_loader(LOAD_FORMAT)(_loader_class(aliases))
+        register_model_loader(LOAD_FORMAT)(loader_class(aliases))
         executor = _executor_class(rank, _device_index(local_rank), shared_memory_name)
         core = EngineCore(_config(folder, layout, settings, precision), executor, log_stats=False)
     _forget_shared_memory_name()
@@ -181,13 +182,16 @@ def _quiet_start() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
+def device_arguments() -> dict[str, Any]:
+    """What vLLM is told on this kind of device and on no other."""
+    return CUDA_ARGUMENTS if torch.cuda.is_available() else CPU_ARGUMENTS
+
+
 def _config(folder: Path, layout: ParallelLayout, settings: RolloutSettings, precision: str) -> Any:
     from vllm.engine.arg_utils import EngineArgs
 
-    on_cpu = not torch.cuda.is_available()
-    device = CPU_ARGUMENTS if on_cpu else CUDA_ARGUMENTS
     return EngineArgs(
-        **device,
+        **device_arguments(),
         model=str(folder),
         skip_tokenizer_init=True,
         generation_config="vllm",
@@ -213,58 +217,6 @@ def _forget_shared_memory_name() -> None:
     channel = getattr(group.device_communicator, "dist_module", None)
     if name := getattr(channel, "group_name", None):
         Path("/dev/shm", f"{name}_{group.rank_in_group}").unlink()
-
-
-def _loader_class(aliases: Mapping[str, Tensor]) -> type:
-    """A model loader that reads no file: parameters become `aliases` where named, else zero."""
-    from vllm.model_executor.layers.linear import UnquantizedLinearMethod
-    from vllm.model_executor.model_loader import BaseModelLoader
-
-    class InPlaceLoader(BaseModelLoader):  # type: ignore[misc]
-        def download_model(self, model_config: Any) -> None:
-            pass
-
-        def load_weights(self, model: torch.nn.Module, model_config: Any) -> None:  # noqa: ARG002
-            for layer in model.modules():
-                # Packing (CPU only) would replace the weight by a copy nobody can write into.
-                if isinstance(getattr(layer, "quant_method", None), UnquantizedLinearMethod):
-                    layer._cpu_skip_gemm_dispatch = True  # type: ignore[assignment]
-            point_at(dict(model.named_parameters()), aliases)
-
-        def load_model(self, *given: Any, **named: Any) -> torch.nn.Module:
-            model: torch.nn.Module = super().load_model(*given, **named)
-            for layer in model.modules():
-                # The head keeps its weight on the CPU but computes from a packed copy.
-                if hasattr(layer, "cpu_linear"):
-                    layer.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]
-            return model
-
-    return InPlaceLoader
-
-
-def point_at(parameters: Mapping[str, Tensor], aliases: Mapping[str, Tensor]) -> None:
-    """Make named parameters share the storage of `aliases`, and the rest zero.
-
-    ValueError naming every alias that has no parameter or another shape, dtype or device.
-    """
-    wrong = [
-        f"{name}: {_shape(parameters.get(name))} in vLLM, {_shape(source)} in training"
-        for name, source in aliases.items()
-        if _shape(parameters.get(name)) != _shape(source)
-    ]
-    if wrong:
-        raise ValueError("parameters that cannot share storage:\n" + "\n".join(wrong))
-    for name, parameter in parameters.items():
-        if name in aliases:
-            parameter.data = aliases[name].detach()
-        else:
-            parameter.data.zero_()
-
-
-def _shape(tensor: Tensor | None) -> str:
-    if tensor is None:
-        return "missing"
-    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')} {tensor.device}"
 
 
 def _executor_class(rank: int, local_rank: int, shared_memory_name: str) -> type:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from plans.platform import CPU
-from runtime.engines.vllm_plugin import point_at
+from runtime.engines.vllm_loader import point_at
 from runtime.environment import without_manager
 
 ROOT = Path(__file__).parents[3]

@@ -1,0 +1,237 @@
+"""`rlplan bench micro|train|rollout|reshard|step|sweep`: measurements with the real engines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from launcher.planning import json_option
+from plans.source import UserError
+from plans.units import MIB
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+DEGREES = ("tp", "pp", "dp")
+# What a person reads of a row, in this order; --json has all of it.
+SHOWN = (
+    "model",
+    "train",
+    "rollout",
+    "what",
+    "name",
+    "m",
+    "method",
+    "phase",
+    "bytes",
+    "ms",
+    "ms_min",
+    "ms_max",
+    "baseline_ms",
+    "times_faster",
+    "limit_ms",
+    "planned_ms",
+    "tokens_per_second",
+    "idle_fraction",
+    "flops_per_second",
+    "bytes_per_second",
+)
+
+
+class Degrees(click.ParamType):  # type: ignore[type-arg]
+    """tp=4,pp=2 on the command line."""
+
+    name = "tp=N,pp=N,dp=N"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> dict[str, int]:
+        if isinstance(value, dict):
+            return value
+        found: dict[str, int] = {}
+        for part in filter(None, value.split(",")):
+            axis, _, degree = part.partition("=")
+            if axis not in DEGREES or not degree.isdigit() or not int(degree):
+                self.fail(f"{part!r}: give degrees as {self.name}", param, ctx)
+            found[axis] = int(degree)
+        return found
+
+
+def setting_options(command: Command) -> Command:
+    """What every measurement is told: the model, the machine, the cut and the batch."""
+    positive = click.IntRange(min=1)
+    options = (
+        click.option("--model", required=True, type=click.Path(path_type=Path), metavar="FOLDER"),
+        click.option("--hardware", default="cpu", show_default=True, help="As in a job file."),
+        click.option("--ranks", default=1, show_default=True, type=positive),
+        click.option("--train", type=Degrees(), default="", help="Degrees of training."),
+        click.option("--rollout", type=Degrees(), default="", help="Degrees of the rollout."),
+        click.option("--prompts", default=8, show_default=True, type=positive),
+        click.option("--samples", default=8, show_default=True, type=positive),
+        click.option("--prompt-tokens", default=64, show_default=True, type=positive),
+        click.option("--response-tokens", default=64, show_default=True, type=positive),
+        click.option("--micro-batch", type=positive, help="Sequences; default: as planned."),
+        click.option("--precision", type=click.Choice(["bf16", "fp32"]), help="As in a job file."),
+        click.option("--repeats", default=5, show_default=True, type=positive),
+        click.option("--output", type=click.Path(path_type=Path), help="Add the rows to a file."),
+        json_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@setting_options
+@click.option("--calibration", type=click.Path(path_type=Path), help="Write rates for estimates.")
+def micro(calibration: Path | None, **given: Any) -> None:
+    """Measure the device and its links: products of the model's shapes, copies, collectives.
+
+    \b
+    Example:
+      rlplan bench micro --model examples/qwen2.5-7b --hardware h200-sxm --calibration micro.yaml
+    """
+    rows = _measured("micro", given)
+    if calibration:
+        from launcher.calibrating import write_calibration
+
+        write_calibration(calibration, rows, given["hardware"])
+    _show(rows, given)
+
+
+@click.command()
+@setting_options
+def train(**given: Any) -> None:
+    """Measure a training step, and beside it a bare loop over the same network.
+
+    \b
+    Example:
+      rlplan bench train --model examples/tiny-qwen2 --prompts 4 --samples 4
+    """
+    _show(_measured("train", given), given)
+
+
+@click.command()
+@setting_options
+@click.option("--bare", is_flag=True, help="Measure vLLM alone on the same prompts, too.")
+def rollout(bare: bool, **given: Any) -> None:
+    """Measure the generation of one step's batch.
+
+    \b
+    Example:
+      rlplan bench rollout --model examples/tiny-qwen2 --bare
+    """
+    rows = _measured("rollout", given, bare=False)
+    if bare:
+        rows += _measured("rollout", given, bare=True)
+    _show(rows, given)
+
+
+@click.command()
+@setting_options
+@click.option(
+    "--baseline",
+    type=click.Choice(["gather", "none"]),
+    default="gather",
+    show_default=True,
+    help="Gather every tensor and load_weights, as frameworks do, in the same run.",
+)
+@click.option(
+    "--bucket-mib",
+    "buckets",
+    multiple=True,
+    type=click.IntRange(min=1),
+    help="Measure the switch by messages alone in buckets of this size, too.",
+)
+def reshard(baseline: str, buckets: Sequence[int], **given: Any) -> None:
+    """Measure the weight switch from the training layout to the rollout's.
+
+    \b
+    Example:
+      rlplan bench reshard --model examples/tiny-qwen2 --ranks 2 --train tp=2 --rollout tp=1
+    """
+    sizes = [size * MIB for size in buckets]
+    _show(_measured("reshard", given, baseline=baseline, buckets=sizes), given)
+
+
+@click.command()
+@setting_options
+def step(**given: Any) -> None:
+    """Measure whole RL steps, phase by phase, with the plan's figures beside them.
+
+    \b
+    Example:
+      rlplan bench step --model examples/tiny-qwen2 --ranks 2 --train tp=2
+    """
+    _show(_measured("step", given), given)
+
+
+@click.command()
+@setting_options
+@click.option("--layout", "layouts", multiple=True, required=True, metavar="TRAIN:ROLLOUT")
+@click.option("--of", "bench", type=click.Choice(["reshard", "step"]), default="reshard")
+def sweep(layouts: Sequence[str], bench: str, **given: Any) -> None:
+    """Measure several layouts, one after the other.
+
+    \b
+    Example:
+      rlplan bench sweep --model examples/tiny-qwen2 --ranks 2 --layout tp=2:tp=1 --layout pp=2:tp=2
+    """
+    rows = []
+    more = {"baseline": "gather", "buckets": []} if bench == "reshard" else {}
+    for layout in layouts:
+        train_text, colon, rollout_text = layout.partition(":")
+        if not colon:
+            raise click.BadParameter(f"{layout!r}: give TRAIN:ROLLOUT", param_hint="--layout")
+        cut = {
+            "train": Degrees().convert(train_text, None, None),
+            "rollout": Degrees().convert(rollout_text, None, None),
+        }
+        rows += _measured(bench, {**given, **cut}, **more)
+    _show(rows, given)
+
+
+def _measured(bench: str, given: dict[str, Any], **asked: Any) -> list[dict[str, Any]]:
+    from launcher.measuring import Setting, measured
+
+    names = Setting.__dataclass_fields__
+    setting = Setting(**{name: value for name, value in given.items() if name in names})
+    return measured(bench, setting, repeats=given["repeats"], **asked)
+
+
+def _show(rows: list[dict[str, Any]], given: dict[str, Any]) -> None:
+    """The rows as JSON lines, or as a table; a copy of them added to --output."""
+    lines = [json.dumps(row) for row in rows]
+    output: Path | None = given["output"]
+    if output:
+        try:
+            with output.open("a") as file:
+                file.write("".join(line + "\n" for line in lines))
+        except OSError as error:
+            raise UserError(f"{output}: {error.strerror}") from None
+    if given["as_json"]:
+        click.echo("\n".join(lines))
+    else:
+        click.echo(_table(rows))
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    used = [name for name in SHOWN if any(row.get(name) is not None for row in rows)]
+    cells = [used, *([_cell(row.get(name)) for name in used] for row in rows)]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(used))]
+    return "\n".join(_line(row, widths) for row in cells)
+
+
+def _line(row: Iterable[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case dict():
+            return " ".join(f"{axis}{n}" for axis, n in value.items() if axis in DEGREES)
+        case float():
+            return f"{value:.4g}"
+    return str(value)

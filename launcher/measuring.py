@@ -1,0 +1,171 @@
+"""Measurements on this machine: a small plan, its ranks, and the rows they measured."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.folder import open_run, run_path
+from launcher.local import start
+from plans.hardware import read_hardware
+from plans.load import make_plan
+from plans.source import UserError
+from runtime.files import write_file
+
+PROGRAM = ("-m", "runtime.measure.rank")
+DIGITS = 10
+ROWS = 64
+# Half the digits are even: rewards differ from sample to sample, whatever the model knows.
+REWARD = """
+def share(prompt, response, answer):
+    return sum(letter in "02468" for letter in response) / max(1, len(response))
+"""
+# What a measurement that needs no engine is planned with: any machine has room for it.
+SMALLEST = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "vocab_size": 16,
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 1 << 20,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a measurement runs: a model's shape with random weights, on which ranks, cut how.
+
+    `train` and `rollout` are degrees by axis; what they leave out is planned.
+    """
+
+    model: Path
+    hardware: str
+    ranks: int
+    train: Mapping[str, int]
+    rollout: Mapping[str, int]
+    prompts: int
+    samples: int
+    prompt_tokens: int
+    response_tokens: int
+    micro_batch: int | None = None
+    precision: str | None = None
+
+    def job(self) -> dict[str, Any]:
+        """The job file of this setting; it never learns anything."""
+        batch: dict[str, Any] = {"prompts": self.prompts, "samples": self.samples}
+        if self.micro_batch:
+            batch["micro_samples"] = self.micro_batch
+        precision = {"precision": self.precision} if self.precision else {}
+        return precision | {
+            "name": "bench",
+            "model": {"path": "model", "weights": "random"},
+            "algorithm": "grpo",
+            "data": {"train": "train.jsonl"},
+            "reward": "even.py:share",
+            "batch": batch,
+            "tokens": {"prompt": self.prompt_tokens, "response": self.response_tokens},
+            "steps": 1,
+            "optimizer": {"lr": 1e-6},
+            "cluster": {"hardware": self.hardware, "nodes": 1, "ranks": self.ranks},
+            "roles": {
+                role: dict(degrees)
+                for role, degrees in (("actor_train", self.train), ("actor_rollout", self.rollout))
+                if degrees
+            },
+        }
+
+
+def measured(bench: str, setting: Setting, **asked: Any) -> list[dict[str, Any]]:
+    """The rows of a measurement, made by the ranks of a plan on this machine.
+
+    UserError when the setting cannot be planned or the ranks did not come to the end; the
+    message then says where their logs are.
+    """
+    read_hardware(setting.hardware)
+    folder = Path(tempfile.mkdtemp(prefix="rlplan-bench-"))
+    write_inputs(folder, setting, engines=bench != "micro")
+    path = folder / "job.yaml"
+    write_file(path, json.dumps(setting.job(), indent=1).encode())
+    plan = make_plan(path)
+    run_folder = run_path(folder, plan.job.name)
+    attempt = open_run(run_folder, plan)
+    command = shlex.join(["rlplan", *sys.argv[1:]])
+    request = {"bench": bench, "command": command, **asked}
+    write_file(run_folder / "measure.json", json.dumps(request).encode())
+    outcome = start(plan, run_folder, folder, attempt, program=PROGRAM)
+    if outcome.code:
+        logs = run_folder / f"attempt-{attempt}" / "logs"
+        raise UserError(f"the measurement ended with code {outcome.code}: {outcome.text}\n{logs}")
+    lines = (run_folder / "measured.jsonl").read_text().splitlines()
+    return [{**json.loads(line), "model": setting.model.name} for line in lines]
+
+
+def write_inputs(folder: Path, setting: Setting, *, engines: bool = True) -> None:
+    """The model's shape, a tokenizer of digits, prompts and a reward for a measurement.
+
+    Without engines the plan is made for the smallest model, and shape/ tells the real one.
+    """
+    config = setting.model / "config.json"
+    if not config.is_file():
+        raise UserError(f"{config}: no such file; give a folder with a model's config.json")
+    for name, content in (
+        ("shape", config.read_bytes()),
+        ("model", config.read_bytes() if engines else json.dumps(SMALLEST).encode()),
+    ):
+        (folder / name).mkdir()
+        write_file(folder / name / "config.json", content)
+    write_file(folder / "model" / "tokenizer.json", json.dumps(_tokenizer()).encode())
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}
+    write_file(
+        folder / "model" / "tokenizer_config.json",
+        json.dumps({**settings, "pad_token": "<pad>"}).encode(),
+    )
+    width = max(1, setting.prompt_tokens - 1)
+    rows = [{"prompt": str(row).zfill(width)[-width:], "answer": ""} for row in range(ROWS)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    write_file(folder / "train.jsonl", text.encode())
+    write_file(folder / "even.py", REWARD.encode())
+
+
+def _tokenizer() -> dict[str, Any]:
+    """A tokenizer that knows the digits alone, one token each."""
+    words = ["<pad>", "</s>", *(str(digit) for digit in range(DIGITS))]
+    special = [
+        {
+            "id": number,
+            "content": word,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for number, word in enumerate(words[:2])
+    ]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    return {
+        "version": "1.0",
+        "added_tokens": special,
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"String": ""},
+            "behavior": "Isolated",
+            "invert": False,
+        },
+        "post_processor": None,
+        "decoder": {"type": "Fuse"},
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "0"},
+    }

@@ -1,0 +1,1 @@
+"""Measurements on the ranks of a plan, with its engines and its layouts: `rlplan bench`."""

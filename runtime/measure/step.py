@@ -1,0 +1,104 @@
+"""Whole RL steps with the real engines: each phase's seconds and memory, and the plan's."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from plans.dataflow import Role
+from plans.plan import Plan
+from plans.record import StepRecord
+from runtime.context import RankContext
+from runtime.events import EventLog
+from runtime.measure.clock import MILLI
+from runtime.measure.machine import provenance
+from runtime.run import open_session, read_inputs
+from runtime.session import Progress
+from runtime.walk import Work, walk
+
+TIMES = "timing_s/"
+# The walk of a run that is the same on every layout, and on any device but for rounding.
+CURVES = ("reward/mean", "response_length/mean", "actor/pg_loss", "actor/grad_norm")
+COMPARED = (*CURVES, "actor/rollout_gap")
+
+
+class Metered:
+    """The work of a step, with the most device memory each phase had handed out."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self.peaks: dict[str, int] = {}
+
+    def phase(self, name: str, step: int) -> dict[str, float]:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        measured = self._work.phase(name, step)
+        if torch.cuda.is_available():
+            self.peaks[name] = max(self.peaks.get(name, 0), torch.cuda.max_memory_allocated())
+        return measured
+
+    def again(self, name: str) -> str | None:
+        return self._work.again(name)
+
+
+def measure(context: RankContext, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One row a phase and one of the whole step, after a first step that compiles and warms up."""
+    plan, repeats = context.plan, int(asked["repeats"])
+    events = EventLog(None)
+    with context.outside("start"):
+        inputs = read_inputs(context, events)
+        session = open_session(context, inputs, events, Progress())
+    metered = Metered(session.work)
+    steps = range(1, repeats + 2)
+    walked = list(walk(plan, context.control, metered, context.recorder, steps))
+    peaks = context.control.gather(metered.peaks, what="peaks of memory")
+    common = _layouts(plan) | provenance(context, asked)
+    warm = walked[1:]
+    for phase in plan.phases:
+        yield common | {
+            "phase": phase.name,
+            **_milliseconds([one.metrics[TIMES + phase.name] for one in warm]),
+            "planned_ms": round(MILLI * phase.seconds, 4),
+            "peak_bytes": max(one.get(phase.name, 0) for one in peaks),
+            "planned_peak_bytes": phase.peak_bytes,
+        }
+    yield common | _whole(plan, warm, walked)
+    session.engines.close()
+
+
+def _whole(plan: Plan, warm: list[StepRecord], walked: list[StepRecord]) -> dict[str, Any]:
+    seconds = [one.metrics[TIMES + "step"] for one in warm]
+    inside = [sum(one.metrics[TIMES + phase.name] for phase in plan.phases) for one in warm]
+    tokens = statistics.median(one.metrics.get("perf/total_tokens", 0.0) for one in warm)
+    median = statistics.median(seconds)
+    return {
+        "phase": "step",
+        **_milliseconds(seconds),
+        "planned_ms": round(MILLI * sum(phase.seconds for phase in plan.phases), 4),
+        "idle_fraction": round(1 - sum(inside) / sum(seconds), 5),
+        "tokens_per_second_per_rank": round(tokens / median / plan.world_size, 2),
+        "walk": [{n: round(one.metrics.get(n, 0.0), 4) for n in COMPARED} for one in walked],
+    }
+
+
+def _milliseconds(seconds: list[float]) -> dict[str, float]:
+    found = {"ms": statistics.median(seconds), "ms_min": min(seconds), "ms_max": max(seconds)}
+    return {name: round(MILLI * value, 4) for name, value in found.items()}
+
+
+def _layouts(plan: Plan) -> dict[str, Any]:
+    train, job = plan.placement(Role.ACTOR_TRAIN), plan.job
+    facts: dict[str, Any] = {
+        "model": job.model.path,
+        "parameters": plan.model.parameter_count,
+        "train": {"tp": train.layout.tp, "pp": train.layout.pp, "dp": train.layout.dp},
+        "sequences": job.batch.sequences,
+        "prompt_tokens": job.tokens.prompt,
+        "response_tokens": job.tokens.response,
+    }
+    if plan.has(Role.ACTOR_ROLLOUT):
+        facts["rollout"] = {"tp": plan.placement(Role.ACTOR_ROLLOUT).layout.tp}
+    return facts

@@ -1,0 +1,123 @@
+"""The measurements of `rlplan bench`, as a user starts them, on the toy model."""
+
+import json
+
+import pytest
+
+from launcher.measuring import Setting, write_inputs
+from plans.load import make_plan
+from runtime.tokenizer import load_tokenizer
+from tests.runs import ROOT, rlplan
+
+TINY = str(ROOT / "examples" / "tiny-qwen2")
+SMALL = ["--prompts", "4", "--samples", "2", "--prompt-tokens", "8", "--response-tokens", "4"]
+
+
+def bench(folder, *arguments):
+    done = rlplan(folder, "bench", *arguments, "--model", TINY, *SMALL, "--repeats", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.engines
+def test_reshard_measures_the_switch_beside_gather_and_load_weights(tmp_path):
+    given = ("--ranks", "2", "--train", "tp=2", "--rollout", "tp=1", "--bucket-mib", "1")
+    rows = bench(tmp_path, "reshard", *given, "--output", "rows.jsonl")
+    assert [row["method"] for row in rows] == ["alias+local+messages"] * 2
+    for row in rows:
+        assert row["equals_load_weights"] is True
+        assert row["bytes"] == row["bound_bytes"] > 0
+        assert row["ms_min"] <= row["ms"] <= row["ms_max"]
+        assert row["train"] == {"tp": 2, "pp": 1, "dp": 1}
+        assert row["rollout"]["tp"] == 1
+        assert {"baseline_ms", "limit_ms", "link_bytes_per_second", "device"} <= row.keys()
+        assert {"torch", "vllm", "megatron-core", "mpi"} <= row["versions"].keys()
+        assert row["command"].startswith("rlplan bench reshard")
+    written = (tmp_path / "rows.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in written] == rows
+
+
+@pytest.mark.slow
+@pytest.mark.engines
+def test_step_measures_each_phase_beside_its_plan_and_walks_alike_on_every_layout(tmp_path):
+    walks = []
+    for given in (("--ranks", "1"), ("--ranks", "2", "--train", "pp=2", "--rollout", "tp=2")):
+        rows = bench(tmp_path, "step", *given)
+        assert [row["phase"] for row in rows][-1] == "step"
+        assert all(row["ms"] > 0 and row["planned_ms"] > 0 for row in rows)
+        walks.append([{**one, "actor/rollout_gap": 0} for one in rows[-1]["walk"]])
+    assert walks[0] == walks[1]
+
+
+@pytest.mark.slow
+@pytest.mark.engines
+def test_train_and_rollout_are_measured_beside_their_libraries(tmp_path):
+    rows = bench(tmp_path, "train", "--ranks", "2", "--train", "tp=2")
+    assert [row["what"] for row in rows] == ["update", "score", "bare update"]
+    rows = bench(tmp_path, "rollout", "--bare")
+    assert [row["what"] for row in rows] == ["engine", "vLLM alone"]
+    assert all(row["tokens_per_second"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_micro_measures_the_machine_and_writes_a_calibration(tmp_path):
+    rows = bench(tmp_path, "micro", "--ranks", "2", "--calibration", "mine.yaml")
+    assert {"product", "copy on the device", "launches", "all_reduce"} <= {
+        row["what"] for row in rows
+    }
+    assert "level: micro" in (tmp_path / "mine.yaml").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.engines
+def test_sweep_measures_one_layout_after_the_other(tmp_path):
+    given = ("--ranks", "2", "--layout", "tp=2:tp=2", "--layout", "dp=2:tp=1")
+    rows = bench(tmp_path, "sweep", *given)
+    assert [row["train"]["tp"] for row in rows] == [2, 1]
+    assert [row["bytes"] for row in rows] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", TINY, "--train", "tp=x"], "give degrees as tp=N,pp=N,dp=N"),
+        (["--model", TINY, "--train", "xp=2"], "give degrees as tp=N,pp=N,dp=N"),
+        (["--model", "nowhere"], "nowhere/config.json: no such file"),
+        (["--model", TINY, "--hardware", "h201"], "'h201' is not known; known: a100"),
+        (["--model", TINY, "--ranks", "0"], "0 is not in the range"),
+    ],
+)
+def test_a_mistake_is_one_message_and_code_2(tmp_path, arguments, words):
+    done = rlplan(tmp_path, "bench", "reshard", *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_layout_that_does_not_fit_the_ranks_is_a_finding(tmp_path):
+    done = rlplan(tmp_path, "bench", "reshard", "--model", TINY, "--ranks", "2", "--train", "tp=4")
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+
+
+def test_the_made_up_job_has_the_layouts_and_prompts_that_were_asked_for(tmp_path):
+    setting = Setting(
+        model=ROOT / "examples" / "qwen2.5-7b",
+        hardware="h200-sxm",
+        ranks=4,
+        train={"tp": 4},
+        rollout={"tp": 2},
+        prompts=8,
+        samples=4,
+        prompt_tokens=16,
+        response_tokens=32,
+    )
+    write_inputs(tmp_path, setting)
+    (tmp_path / "job.yaml").write_text(json.dumps(setting.job()))
+    plan = make_plan(tmp_path / "job.yaml")
+    assert [placement.layout.tp for placement in plan.placements] == [4, 2]
+    assert plan.reshard.staging_bytes == 0
+    tokenizer = load_tokenizer(tmp_path / "model")
+    rows = (tmp_path / "train.jsonl").read_text().splitlines()
+    assert all(len(tokenizer.encode(json.loads(row)["prompt"])) <= 16 for row in rows)
