@@ -5,8 +5,9 @@ from __future__ import annotations
 from math import sqrt
 
 from plans.chain import chain_of
+from plans.dataflow import Role
 from plans.memory import peak_account
-from plans.outline import NO_SWITCH, switch_summary
+from plans.outline import NO_SWITCH, apart, switch_summary
 from plans.plan import FORMAT, PhasePlan, Plan
 from plans.reshard import ReshardSummary, island_ranks
 from plans.timeline import PhaseTime, outside_times, step_seconds, step_times
@@ -41,6 +42,8 @@ def _switch(workload: Workload, candidate: Candidate) -> ReshardSummary:
     """What the plan promises of the switch to the rollout, if it has one."""
     if not candidate.generates:
         return NO_SWITCH
+    if candidate.placement(Role.ACTOR_TRAIN).pool != candidate.placement(Role.ACTOR_ROLLOUT).pool:
+        return apart(workload.model, candidate.rollout, workload.element_bytes)
     return switch_summary(
         workload.model,
         candidate.train,

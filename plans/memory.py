@@ -15,6 +15,7 @@ from plans.workload import Candidate, Workload
 
 def phase_account(workload: Workload, candidate: Candidate, phase: str, rank: int) -> Account:
     """Bytes of a rank, line by line, while `phase` lasts: all roles that share it."""
+    workload = workload.at(rank)
     mine = [(one, pool) for one, pool in _homes(candidate) if rank in pool.ranks]
     train = next((one.layout for one, _ in mine if one.role == Role.ACTOR_TRAIN), None)
     lines: list[Line] = []
@@ -47,9 +48,13 @@ def peak_account(
 def verdict_of(workload: Workload, candidate: Candidate) -> Verdict:
     """Whether the fullest rank fits in the fullest phase, on the device and in its host."""
     names = [phase.name for phase in phases_of(workload.job)]
-    accounts = [peak_account(workload, candidate, name) for name in names]
-    found = verdict(accounts, float(workload.hardware.memory_bytes))
-    return found if found.breaks else _host_verdict(workload, accounts) or found
+    found = []
+    for pool in candidate.pools:
+        here = workload.at(pool.first_rank)
+        accounts = [peak_account(workload, candidate, name, pool) for name in names]
+        device = verdict(accounts, float(here.hardware.memory_bytes))
+        found.append(device if device.breaks else _host_verdict(here, accounts) or device)
+    return max(found, key=lambda one: (not one.fits, one.account.total / one.capacity_bytes))
 
 
 def ranks_to_check(candidate: Candidate, pool: ResourcePool) -> list[int]:

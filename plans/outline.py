@@ -29,8 +29,10 @@ def switch_summary(
     ranks_per_node: int,
     island: int,
 ) -> ReshardSummary:
-    """The switch by its schedule; in outline when there are no layouts to build one from."""
-    if model.experts is not None or model.latent is not None:
+    """The switch by its schedule; in outline when there are no boxes to build one from."""
+    dense = model.experts is None and model.latent is None
+    plain = train.cp == train.ep == train.vpp == 1 and model.layer_count % train.pp == 0
+    if not (dense and plain):
         return outline(model, train, rollout, bytes_per_element)
     schedule = build(
         model,
@@ -41,6 +43,12 @@ def switch_summary(
         island_ranks=island,
     )
     return summarize(schedule)
+
+
+def apart(model: ModelSpec, rollout: ParallelLayout, bytes_per_element: int) -> ReshardSummary:
+    """Bytes of a switch to another pool: every rank receives the whole of its shard."""
+    nothing = ParallelLayout(tp=bytes_per_element * model.parameter_count)
+    return outline(model, nothing, rollout, bytes_per_element)
 
 
 def outline(

@@ -50,7 +50,10 @@ class PhaseTime:
 
 def step_times(workload: Workload, candidate: Candidate) -> tuple[PhaseTime, ...]:
     """The phases of one step, in order."""
-    return tuple(_timed(workload, candidate, phase) for phase in phases_of(workload.job))
+    return tuple(
+        _timed(workload, _home(workload, candidate, phase.role), candidate, phase)
+        for phase in phases_of(workload.job)
+    )
 
 
 def outside_times(workload: Workload, candidate: Candidate) -> tuple[PhaseTime, ...]:
@@ -59,18 +62,20 @@ def outside_times(workload: Workload, candidate: Candidate) -> tuple[PhaseTime, 
     An evaluation is planned as one step's generation, and its switch: its data are not read
     to plan.
     """
-    job = workload.job
+    job, whole = workload.job, workload
+    workload = _home(whole, candidate, Role.ACTOR_TRAIN)
     times = [_other(workload, candidate, "start", {"host": _start_seconds(workload)})]
     if job.supervised:
         times.append(_other(workload, candidate, "supervised", _supervised(workload, candidate)))
-    if job.data.eval and candidate.has(Role.ACTOR_ROLLOUT):
+    rollout = Role.ACTOR_ROLLOUT
+    if job.data.eval and candidate.has(rollout):
         parts = added(
             *(
-                _parts(workload, candidate, _phase(name, Role.ACTOR_ROLLOUT))
+                _parts(whole, _home(whole, candidate, rollout), candidate, _phase(name, rollout))
                 for name in ("reshard", "gen")
             )
         )
-        times.append(_other(workload, candidate, "evaluate", parts, Role.ACTOR_ROLLOUT))
+        times.append(_other(workload, candidate, "evaluate", parts, rollout))
     trained = [
         (one.role, one.layout, one.train)
         for one in candidate.placements
@@ -92,9 +97,16 @@ def step_seconds(times: tuple[PhaseTime, ...]) -> float:
     return total
 
 
-def _timed(workload: Workload, candidate: Candidate, phase: Phase) -> PhaseTime:
+def _home(workload: Workload, candidate: Candidate, role: Role) -> Workload:
+    """The part of the work's cluster that the role's pool lies in."""
+    name = candidate.placement(role).pool
+    return workload.at(next(pool.first_rank for pool in candidate.pools if pool.name == name))
+
+
+def _timed(whole: Workload, workload: Workload, candidate: Candidate, phase: Phase) -> PhaseTime:
+    """`workload` is the part of the `whole` that the phase's pool lies in."""
     placement = candidate.placement(phase.role)
-    parts = _parts(workload, candidate, phase)
+    parts = _parts(whole, workload, candidate, phase)
     tokens, flops = work_of(workload, phase)
     return PhaseTime(
         name=phase.name,
@@ -109,7 +121,7 @@ def _timed(workload: Workload, candidate: Candidate, phase: Phase) -> PhaseTime:
     )
 
 
-def _parts(workload: Workload, candidate: Candidate, phase: Phase) -> Parts:
+def _parts(whole: Workload, workload: Workload, candidate: Candidate, phase: Phase) -> Parts:
     placement = candidate.placement(phase.role)
     shape, layout = role_shape(workload, phase.role), placement.layout
     if placement.train:
@@ -117,7 +129,7 @@ def _parts(workload: Workload, candidate: Candidate, phase: Phase) -> Parts:
     if phase.name == "reshard":
         trained = candidate.placement(Role.ACTOR_TRAIN)
         if trained.pool != placement.pool:
-            return apart_parts(workload, shape, layout)
+            return apart_parts(whole, shape, layout)
         return switch_parts(workload, moved(workload, shape, trained.layout, layout))
     assert placement.rollout is not None, "a placement has settings of one of the two engines"
     return rollout_phase_parts(workload, shape, phase, layout, placement.rollout)

@@ -53,14 +53,26 @@ class Workload:
         """The hardware with the rates of its stacks; read once."""
         return machine_of(self.hardware, self.precision, self.slowdown)
 
+    def at(self, rank: int) -> Workload:
+        """The same work on the group of nodes that has this rank; groups lie one behind another."""
+        for group in self.groups:
+            if rank < group.world_size:
+                return group
+            rank -= group.world_size
+        return self.groups[-1]
+
     @property
     def world_size(self) -> int:
+        if len(self.groups) > 1:
+            return sum(group.world_size for group in self.groups)
         cluster = self.job.cluster
         return cluster.ranks or cluster.nodes * self.hardware.devices_per_node
 
     @property
     def ranks_per_node(self) -> int:
-        return self.world_size // self.job.cluster.nodes
+        """Of the first group of nodes."""
+        first = self.groups[0]
+        return first.world_size // first.job.cluster.nodes
 
     @property
     def slowdown(self) -> float:
@@ -96,6 +108,10 @@ class Workload:
 
     def check_cluster(self) -> None:
         """PlanError when the ranks do not fit the nodes."""
+        if len(self.groups) > 1:
+            for group in self.groups:
+                group.check_cluster()
+            return
         cluster, ranks = self.job.cluster, self.world_size
         at = ("cluster", "ranks")
         if ranks % cluster.nodes:

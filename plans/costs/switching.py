@@ -107,7 +107,13 @@ def apart_parts(workload: Workload, shape: Shape, rollout: ParallelLayout) -> Pa
     """The seconds of a switch to another pool, its nodes passing every piece on in a ring.
 
     Each byte of the model enters a node once, over all of its NICs, and spreads over the links.
+    With several groups of nodes the slowest counts.
     """
+    each = [_apart_in(group, shape, rollout) for group in workload.groups]
+    return {kind: max(parts[kind] for parts in each) for kind in each[0]}
+
+
+def _apart_in(workload: Workload, shape: Shape, rollout: ParallelLayout) -> Parts:
     machine = workload.machine
     rates, device = machine.train_rates, machine.device
     real = machine.element_bytes / 2

@@ -37,6 +37,7 @@ class Costs:
     """The tables of a workload, group of nodes by group."""
 
     def __init__(self, workload: Workload, space: Space = RUNNABLE) -> None:
+        self._workload = workload
         self._groups = [NodeCosts(one, space) for one in workload.groups]
 
     def sizes(self, role: Role, group: int = 0) -> Sequence[int]:
@@ -65,7 +66,18 @@ class Costs:
 
     def switch(self, train: Choice, rollout: Choice, *, together: bool) -> Switch:
         """The switch between two choices, on the same ranks or on different pools."""
-        return self._groups[0].switch(train, rollout, together=together)
+        work, shape = self._workload, role_shape(self._workload, Role.ACTOR_ROLLOUT)
+        if together:
+            what = moved(work.groups[0], shape, train.layout, rollout.layout)
+            parts = switch_parts(work.groups[0], what)
+        else:
+            what = moved_apart(work.groups[0], shape, rollout.layout)
+            parts = apart_parts(work, shape, rollout.layout)
+        return Switch(
+            seconds=sum(parts.values()),
+            staging=(what.staging, what.staging),
+            shared=(what.shared, what.shared),
+        )
 
     def capacity(self, group: int = 0) -> float:
         """Device bytes of a rank, the reserve of the process taken off."""
@@ -133,20 +145,6 @@ class NodeCosts:
             fixed = {axis: degree for axis in AXES if (degree := getattr(asked, axis, None))}
             self._layouts[key] = layouts_of(self.workload, role, ranks, self.space, fixed)
         return self._layouts[key]
-
-    def switch(self, train: Choice, rollout: Choice, *, together: bool) -> Switch:
-        work, shape = self.workload, self._shapes[Role.ACTOR_ROLLOUT]
-        if together:
-            what = moved(work, shape, train.layout, rollout.layout)
-            parts = switch_parts(work, what)
-        else:
-            what = moved_apart(work, shape, rollout.layout)
-            parts = apart_parts(work, shape, rollout.layout)
-        return Switch(
-            seconds=sum(parts.values()),
-            staging=(what.staging, what.staging),
-            shared=(what.shared, what.shared),
-        )
 
     def _in_layout(self, role: Role, layout: ParallelLayout) -> Iterator[Choice]:
         if role == Role.ACTOR_ROLLOUT:

@@ -10,10 +10,12 @@ from plans.bytes.account import Kind
 from plans.costs.resident import concurrency_bytes, lasting_lines, learning_lines, scoring_lines
 from plans.costs.tables import Costs
 from plans.dataflow import Role, phases_of, roles_of
+from plans.hardware import read_hardware
 from plans.layout import ParallelLayout
 from plans.memory import peak_account, phase_account, verdict_of
 from plans.placement import Placement, ResourcePool, RolloutSettings, TrainSettings
 from plans.space import FULL
+from plans.timeline import step_times
 from plans.workload import Candidate, colocated
 from tests.plans.samples import job, large_job, model, workload
 
@@ -274,3 +276,43 @@ def test_what_a_search_adds_up_is_the_account(cluster):
         accounts = [peak_account(wanted, whole, phase.name) for phase in phases_of(wanted.job)]
         reserve = wanted.hardware.reserve_bytes
         assert max(one.total for one in accounts) - reserve == pytest.approx(peak)
+
+
+MIXED = {
+    "groups": [
+        {"name": "train", "hardware": "a100-sxm-80", "nodes": 2},
+        {"name": "rollout", "hardware": "a10g", "nodes": 2},
+    ]
+}
+
+
+def mixed():
+    """Two kinds of nodes: a 0.5B learns on 16 A100s and answers on 16 A10Gs."""
+    one = workload(large_job(cluster={"hardware": "a100-sxm-80", "nodes": 2}), "0.5b")
+    return replace(one, job=large_job(cluster=MIXED), others=(read_hardware("a10g"),))
+
+
+def test_each_rank_is_held_against_the_memory_of_its_own_group():
+    wanted = mixed()
+    assert wanted.world_size == 32
+    assert (wanted.at(0).hardware.name, wanted.at(16).hardware.name) == ("a100-sxm-80", "a10g")
+    large = replace(ROLLING, kv_cache_bytes=30 * 2**30)
+    chosen = split()
+    placements = (chosen.placements[0], replace(chosen.placements[1], rollout=large))
+    found = verdict_of(wanted, replace(chosen, placements=placements))
+    assert verdict_of(wanted, chosen).fits
+    assert not found.fits
+    assert found.account.rank >= 16
+
+
+def test_a_group_works_at_its_own_pace():
+    wanted = mixed()
+    alike = replace(wanted, others=(wanted.hardware,))
+    slow, fast = (
+        {one.name: one.seconds for one in step_times(w, split())} for w in (wanted, alike)
+    )
+    assert slow["gen"] > fast["gen"]
+    assert slow["update_actor"] == fast["update_actor"]
+    assert slow["reshard"] > fast["reshard"]
+    costs = Costs(wanted, FULL)
+    assert costs.capacity(0) > costs.capacity(1)
