@@ -13,6 +13,7 @@ KILL_SECONDS = 5
 LINES_BEHIND_NODES = """\
 PartitionName=debug Nodes=ALL Default=YES MaxTime=2-00:00:00 DefaultTime=10 State=UP PriorityTier=1
 PartitionName=short Nodes=node0 MaxTime=30 DefaultTime=10 MaxNodes=1 State=UP PriorityTier=1
+PartitionName=patient Nodes=ALL MaxTime=INFINITE DefaultTime=10 State=UP PriorityTier=1 GraceTime=10
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 State=UP PriorityTier=10
 """
 
@@ -87,10 +88,11 @@ def slurm_conf(lab: Lab) -> str:
         "PreemptMode": "REQUEUE",
         "SlurmctldParameters": "preempt_send_user_signal",
         "KillWait": KILL_SECONDS,
-        "SlurmdTimeout": 15,
+        "SlurmdTimeout": 10,
         "MessageTimeout": 10,
         "ReturnToService": 2,
-        "MinJobAge": 300,
+        # Where nothing is accounted, tests want to see a job forgotten.
+        "MinJobAge": 300 if lab.accounting else 2,
         "MailProg": "/bin/true",
         "PropagateResourceLimits": "NONE",
         **(_accounting(lab) if lab.accounting else {}),

@@ -106,9 +106,12 @@ class Cluster:
         for group in ([*nodes, "slurmctld"], ["slurmdbd"], ["mariadbd", "munged"]):
             self._end(group, signal.SIGTERM)
 
-    def output(self, *command: str) -> str:
-        """What one of Slurm's programs prints."""
-        return self._run(*command).stdout
+    def output(self, *command: str, folder: Path | None = None) -> str:
+        """What one of Slurm's programs prints, called from a folder."""
+        done = self._run(*command, check=False, folder=folder)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
+        return done.stdout
 
     def start_node(self, name: str) -> None:
         """Start a node's slurmd, under a host name of its own where the system allows it."""
@@ -131,6 +134,16 @@ class Cluster:
     def signal(self, daemon: str, number: signal.Signals) -> None:
         """Send a signal to a daemon: SIGSTOP makes a controller too busy to answer."""
         os.kill(int(self.lab.pid_file(daemon).read_text()), number)
+
+    def kill_node(self, name: str) -> None:
+        """End all that lives on a node at once, as a loss of power does; needs host names."""
+        slurmd = int(self.lab.pid_file(f"slurmd.{name}").read_text())
+        place = os.readlink(f"/proc/{slurmd}/ns/uts")
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if os.readlink(path / "ns" / "uts") == place:
+                    os.kill(int(path.name), signal.SIGKILL)
+        self.lab.pid_file(f"slurmd.{name}").unlink()
 
     def _write_files(self) -> None:
         lab = self.lab
@@ -198,10 +211,16 @@ class Cluster:
             self._run("sacctmgr", "-i", *words.split(), check=False)
 
     def _run(
-        self, *command: str, check: bool = True, timeout: float = 60, **more: str
+        self,
+        *command: str,
+        check: bool = True,
+        timeout: float = 60,
+        folder: Path | None = None,
+        **more: str,
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             command,
+            cwd=folder,
             env={**self.environment, **more},
             capture_output=True,
             text=True,
