@@ -51,6 +51,7 @@ setup(
         "cuda": [*RANK, "torch==2.11.0", "vllm==0.24.0", "megatron-core==0.16.1"],
         "rocm": [*RANK, "megatron-core==0.16.1"],
         "bench": ["h5py>=3.11", "matplotlib>=3.9"],
+        "verify": ["scipy>=1.11"],
         "test": [
             "hypothesis",
             "jsonschema>=4.18",
