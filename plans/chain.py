@@ -53,7 +53,7 @@ def chain_of(plan: Plan, slowest: float) -> Chain:
     total = 0.0
     while not stops or stops[-1] < plan.job.steps:
         done = stops[-1] if stops else 0
-        ready = plan.start_seconds + (0.0 if stops else before)
+        ready = plan.start_seconds + plan.phase("first_step").seconds + (0.0 if stops else before)
         room = limit - lead - ready
         steps = min(plan.job.steps - done, int(room / each))
         if steps < 1:

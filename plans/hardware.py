@@ -48,7 +48,8 @@ class HardwareSpec:
 
     `memory_gib` is what a process may have of one device, `host_gib` a whole node's; `reserve`
     is kept for contexts, collectives' buffers and fragments; `graph_gib` the rollout's device
-    graphs; `wake_ms_per_gb` what mapping memory back costs that a sleeping engine gave up.
+    graphs; `first_step_factor` how much longer the first step of a job takes;
+    `wake_ms_per_gb` what mapping memory back costs that a sleeping engine gave up.
     `level` is that at which the calibrations of its stacks are read, `own` a user's in place of
     the shipped one of its stack.
     """
@@ -66,6 +67,7 @@ class HardwareSpec:
     topology: Topology
     switch_microseconds: float
     start_seconds: float
+    first_step_factor: float
     reserve_gib: float
     graph_gib: float
     wake_ms_per_gb: float

@@ -22,6 +22,8 @@ from plans.placement import Placement
 from plans.workload import Candidate, Workload
 
 OUTSIDE = ""
+# What the first step of a job takes longer than the others: compilation, capture, caches.
+FIRST_STEP = "first_step"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,8 @@ def outside_times(workload: Workload, candidate: Candidate) -> tuple[PhaseTime, 
     job, whole = workload.job, workload
     workload = _home(whole, candidate, Role.ACTOR_TRAIN)
     times = [_other(workload, candidate, "start", {"host": _start_seconds(workload)})]
+    extra = (workload.hardware.first_step_factor - 1) * step_seconds(step_times(whole, candidate))
+    times.append(_other(workload, candidate, FIRST_STEP, {"host": extra}))
     if job.supervised:
         times.append(_other(workload, candidate, "supervised", _supervised(workload, candidate)))
     rollout = Role.ACTOR_ROLLOUT

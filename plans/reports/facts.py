@@ -123,7 +123,6 @@ def assumptions(estimate: Estimate) -> Iterator[str]:
     yield "errors of all phases go together, so that their intervals add"
     if estimate.outside and any(one.name == "evaluate" for one in estimate.outside):
         yield "an evaluation takes as long as a step's generation"
-    yield "the first step as long as any other"
 
 
 def duration(value: Interval) -> str:

@@ -222,9 +222,12 @@ def test_parts_of_a_decoding_step_are_the_step():
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
-        ({}, ["start", "evaluate", "checkpoint"]),
-        ({"data": {"train": "t.jsonl"}}, ["start", "checkpoint"]),
-        ({"supervised": {"steps": 5}}, ["start", "supervised", "evaluate", "checkpoint"]),
+        ({}, ["start", "first_step", "evaluate", "checkpoint"]),
+        ({"data": {"train": "t.jsonl"}}, ["start", "first_step", "checkpoint"]),
+        (
+            {"supervised": {"steps": 5}},
+            ["start", "first_step", "supervised", "evaluate", "checkpoint"],
+        ),
     ],
 )
 def test_only_what_a_job_does_outside_of_its_steps_is_planned(changes, names):
