@@ -72,9 +72,9 @@ def plan(
 @job_argument
 @output_option
 @click.option("--python", default=sys.executable, help="Interpreter on the compute nodes.")
-@click.option("--mpi", default="pmi2", show_default=True, help="Plug-in of `srun --mpi=list`.")
+@click.option("--mpi", help="Plug-in of `srun --mpi=list`; the site's, else pmi2.")
 @json_option
-def render(job: Path, output: Path | None, python: str, mpi: str, as_json: bool) -> None:
+def render(job: Path, output: Path | None, python: str, mpi: str | None, as_json: bool) -> None:
     """Print the batch script of a job file or of a plan.json.
 
     The plan is left in runs/NAME/plan.json, where the script looks for it.
@@ -87,14 +87,24 @@ def render(job: Path, output: Path | None, python: str, mpi: str, as_json: bool)
     from plans.hardware import read_hardware
     from plans.load import make_plan
     from runtime.trust import read_own_plan
+    from slurm.script import MPICH_PLUGIN
     from slurm.script import render as render_script
+    from slurm.site import OursSpec, find_site
 
+    site = find_site(Path())
+    ours = site.ours if site else OursSpec()
     planned = job.suffix == ".json"
     chosen = read_own_plan(job) if planned else make_plan(job)
     base = Path() if planned else job.parent
     hardware = read_hardware(chosen.hardware)
     text = render_script(
-        chosen, hardware, platform_of(hardware), base=str(base), python=python, mpi=mpi
+        chosen,
+        hardware,
+        platform_of(hardware),
+        base=str(base),
+        python=python,
+        mpi=mpi or ours.mpi or MPICH_PLUGIN,
+        ours=ours,
     )
     place = _leave_plan(chosen)
     if output:

@@ -95,14 +95,13 @@ def submit_job(path: Path, wish: Wish, now: float) -> Submitted:
     hardware = read_hardware(plan.hardware)
     await_controller(wish.pauses)
     site = find_site(Path()) or _probed()
-    mpi = wish.mpi or site.ours.mpi or MPICH_PLUGIN
-    _refuse(path, check(plan, site, mpi))
+    _refuse(path, check(plan, site, _plugin(wish, site)))
     folder = run_path(Path(), plan.job.name, rehearse=wish.rehearse)
     with _alone(folder):
         _refuse_double(folder)
         prepare_run(folder, plan, resume=wish.resume, overwrite=wish.overwrite)
         script = folder / SCRIPT
-        write_file(script, script_of(plan, hardware, wish, base, mpi).encode())
+        write_file(script, script_of(plan, hardware, wish, base, site).encode())
         (folder / HALT).unlink(missing_ok=True)
         starts = start_estimate(script, current())
         excluded = _excluded(folder.parent, plan, site, now)
@@ -125,11 +124,10 @@ def try_job(path: Path, wish: Wish) -> str:
     """
     plan, base = read_job(path, wish)
     site = find_site(Path()) or _probed()
-    mpi = wish.mpi or site.ours.mpi or MPICH_PLUGIN
-    _refuse(path, check(plan, site, mpi))
+    _refuse(path, check(plan, site, _plugin(wish, site)))
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / SCRIPT
-        script.write_text(script_of(plan, read_hardware(plan.hardware), wish, base, mpi))
+        script.write_text(script_of(plan, read_hardware(plan.hardware), wish, base, site))
         return start_estimate(script, current())
 
 
@@ -142,19 +140,25 @@ def read_job(path: Path, wish: Wish) -> tuple[Plan, Path]:
     return plan, path.parent
 
 
-def script_of(plan: Plan, hardware: HardwareSpec, wish: Wish, base: Path, mpi: str) -> str:
-    """The batch script of a submission."""
+def script_of(plan: Plan, hardware: HardwareSpec, wish: Wish, base: Path, site: SiteSpec) -> str:
+    """The batch script of a submission, with what the site wants of it."""
     return render(
         plan,
         hardware,
         platform_of(hardware),
         base=str(base),
         python=wish.python,
-        mpi=mpi,
+        mpi=_plugin(wish, site),
         rehearse=wish.rehearse,
         until=wish.until,
         budget_hours=wish.budget_hours,
+        ours=site.ours,
     )
+
+
+def _plugin(wish: Wish, site: SiteSpec) -> str:
+    """The plug-in of srun that starts the ranks' MPI."""
+    return wish.mpi or site.ours.mpi or MPICH_PLUGIN
 
 
 def _probed() -> SiteSpec:

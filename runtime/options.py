@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.preflight import CHECK_NAMES
+from plans.checks import CHECK_NAMES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

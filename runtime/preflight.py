@@ -241,5 +241,3 @@ CHECKS: dict[str, Callable[[Surroundings], Finding]] = {
     "open_files": check_open_files,
     "numa_balancing": check_numa_balancing,
 }
-# With those that need torch: binding to cores, and the links between ranks.
-CHECK_NAMES = (*CHECKS, "affinity", "links")

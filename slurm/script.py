@@ -11,7 +11,9 @@ from plans.plan import Plan
 from plans.platform import Platform
 from plans.record import run_name
 from plans.source import UserError
+from slurm.containers import entrance_of
 from slurm.directives import directives_of
+from slurm.site import OursSpec
 
 # The MPICH wheel that rlplan installs starts under PMI2; under the wrong plug-in every rank
 # is a world of one, which the ranks find out before anything else.
@@ -29,21 +31,29 @@ def render(
     rehearse: bool = False,
     until: int | None = None,
     budget_hours: float | None = None,
+    ours: OursSpec | None = None,
 ) -> str:
     """The batch script that runs a plan from `runs/<name>/plan.json` under the submit directory.
 
     `base` is the folder where the job file's paths start, as seen from the submit directory;
     `python` the interpreter on the compute nodes. A rehearsal runs without engines. After
-    `budget_hours` of all devices together the run is not queued again. UserError when a value
-    holds a control character, which no quoting keeps out of a script.
+    `budget_hours` of all devices together the run is not queued again. `ours` is what the site
+    wants: its variables, its container, checks it leaves out. UserError when a value holds a
+    control character, which no quoting keeps out of a script.
     """
     template = shell_environment().get_template("job.sbatch.j2")
     rank = [*(["--rehearse"] if rehearse else []), *(["--until", str(until)] if until else [])]
+    site = ours or OursSpec()
+    rank += [word for name in site.skip_checks for word in ("--skip-check", name)]
+    variables = [one for one in platform.variables if one.scope != "debug"]
+    names = {one.name for one in variables} | set(site.environment)
     return template.render(
         plan=plan,
+        site=site.environment,
+        entrance=entrance_of(site.container, platform.name, names),
         hardware=hardware,
         directives=directives_of(plan, hardware, mpi, rehearse=rehearse),
-        variables=[one for one in platform.variables if one.scope != "debug"],
+        variables=variables,
         base=base,
         python=python,
         folder=run_name(plan.job.name, rehearse=rehearse),

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from plans.chain import limit_seconds
+from plans.checks import CHECK_NAMES
 from plans.mistakes import mistakes
 from plans.parts import Natural, Part, Positive, Time, empty
-from plans.source import SpecError, read_yaml
+from plans.source import SpecError, read_yaml, suggestion
 
 FILE_NAME = "cluster.yaml"
 HEADER = """\
@@ -30,7 +31,7 @@ OURS_EXAMPLE = """\
 #   mpi: pmi2
 #   environment: {NCCL_SOCKET_IFNAME: hsn0}
 #   container: {runtime: apptainer, image: /shared/rlplan.sif, mounts: [/scratch]}
-#   skip_checks: [memlock]
+#   skip_checks: [locked_memory]
 """
 
 
@@ -46,9 +47,17 @@ def _variable(text: str) -> str:
     return text
 
 
+def _check(text: str) -> str:
+    if text not in CHECK_NAMES:
+        hint = suggestion(text, list(CHECK_NAMES))
+        raise ValueError(f"no such check; known: {', '.join(CHECK_NAMES)}{hint}")
+    return text
+
+
 Line = Annotated[str, AfterValidator(_one_line), Field(max_length=4096)]
 Word = Annotated[str, AfterValidator(_one_line), Field(min_length=1, max_length=256)]
 VariableName = Annotated[str, AfterValidator(_variable)]
+CheckName = Annotated[str, AfterValidator(_check)]
 
 
 class NodeType(Part):
@@ -132,11 +141,21 @@ class MPISpec(Part):
 
 
 class ContainerSpec(Part):
-    """How ranks are put into a container here, and the image: a file, or a registry's name."""
+    """How ranks are put into a container here, and the image: a file, or a registry's name.
+
+    `mounts` beside the folder of submission; `python` is the interpreter in the image.
+    """
 
     runtime: Literal["none", "apptainer", "pyxis"] = "none"
     image: Word | None = None
     mounts: tuple[Word, ...] = ()
+    python: Word = "python"
+
+    @model_validator(mode="after")
+    def _has_image(self) -> ContainerSpec:
+        if self.runtime != "none" and self.image is None:
+            raise ValueError(f"{self.runtime} needs the image")
+        return self
 
 
 class OursSpec(Part):
@@ -149,7 +168,7 @@ class OursSpec(Part):
     mpi: Word | None = None
     environment: dict[VariableName, Line] = empty()
     container: ContainerSpec = empty()
-    skip_checks: tuple[Word, ...] = ()
+    skip_checks: tuple[CheckName, ...] = ()
 
 
 class SiteSpec(Part):
