@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import Any
+
 from plans.times.collectives import Collective, Group, collective_seconds
 from plans.times.device import Device, Precision
 from plans.times.rates import MICROSECOND, OpRates
@@ -13,13 +16,17 @@ WEIGHT_BYTES: dict[str, float] = {"bf16": 2.0, "fp8": 1.0, "fp4": 0.5625}
 
 
 class Ops:
-    """A table that fills itself: hand one to every estimate of the same device and stack."""
+    """A table that fills itself: hand one to every estimate of the same device and stack.
+
+    `passes` keeps what others put together from it (`training.py`, layers by their key).
+    """
 
     def __init__(self, device: Device, rates: OpRates) -> None:
         self.device = device
         self.rates = rates
         self._gemms: dict[tuple[float, int, int, str, float], float] = {}
         self._collectives: dict[tuple[str, float, Group], float] = {}
+        self.passes: dict[Hashable, Any] = {}
         self._memory = device.memory_bytes_per_second * rates.memory_share
         self._shares = {
             "bf16": rates.gemm_share,

@@ -69,7 +69,29 @@ def forward_time(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) ->
     return (waves * stage + host + wire) * rates.slowdown
 
 
+def pass_key(shape: Shape, at: TrainSetting) -> tuple[object, ...]:
+    """What the times of a layer and of the head depend on: not on replicas, stages or rounds."""
+    return (
+        *(shape, at.micro_batch, at.sequence, at.tp, at.cp, at.ep, at.domain, at.precision),
+        *(at.recompute, at.sequence_parallel, at.fused_attention, at.adapter, at.drop_tokens),
+        *(at.block_scaled, at.policy_loss, at.old_attention),
+    )
+
+
 def _passes(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> tuple[Pass, Pass, Pass]:
+    """A dense layer, a mixture and the head; computed once for the rates that `ops` is made for."""
+    if rates is not ops.rates:
+        return _new_passes(shape, at, ops, rates)
+    key = pass_key(shape, at)
+    if key not in ops.passes:
+        ops.passes[key] = _new_passes(shape, at, ops, rates)
+    found: tuple[Pass, Pass, Pass] = ops.passes[key]
+    return found
+
+
+def _new_passes(
+    shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates
+) -> tuple[Pass, Pass, Pass]:
     nothing = Pass(forward=0.0, backward=0.0, exposed=0.0)
     plain = shape.layers - shape.mixture_layers
     dense = layer_pass(shape, at, ops, rates, mixture=False) if plain else nothing

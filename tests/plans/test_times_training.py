@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
 from plans.times.device import read_devices
-from plans.times.layer import TrainSetting
+from plans.times.layer import TrainSetting, head_pass, layer_pass
 from plans.times.ops import Ops
 from plans.times.rates import TrainRates
 from plans.times.shape import Latent, Shape
-from plans.times.training import forward_time, train_step_time
+from plans.times.training import forward_time, pass_key, train_step_time
 
 LLAMA_8B = Shape(
     layers=32, hidden=4096, heads=32, kv_heads=8, head_size=128, inner=14336, vocab=128256
@@ -121,3 +121,33 @@ def test_experts_on_more_ranks_need_more_of_the_network() -> None:
     inside = train_step_time(DEEPSEEK_V3, near, ops(), RATES).exposed
     outside = train_step_time(DEEPSEEK_V3, far, ops(), RATES).exposed
     assert outside > inside
+
+
+def test_a_kept_layer_depends_on_its_key_alone() -> None:
+    """What the key leaves out, such as replicas and rounds, changes no layer and no head."""
+    others: dict[str, object] = {
+        "micro_batches": 7,
+        "dp": 4,
+        "pp": 2,
+        "virtual": 2,
+        "sharding": "none",
+        "reduce_bytes": 2,
+        "offload": True,
+        "published": True,
+        "even_stages": True,
+        "bubble": 0.5,
+    }
+    plain, table = replace(SETTING, tp=2, cp=2, ep=2), ops()
+    for name, value in others.items():
+        changed = replace(plain, **{name: value})
+        assert pass_key(DEEPSEEK_V3, changed) == pass_key(DEEPSEEK_V3, plain)
+        for mixture in (False, True):
+            one, two = (
+                layer_pass(DEEPSEEK_V3, at, table, RATES, mixture) for at in (plain, changed)
+            )
+            assert one == two, name
+        assert head_pass(DEEPSEEK_V3, plain, table, RATES) == head_pass(
+            DEEPSEEK_V3, changed, table, RATES
+        )
+    # The key is the shape and every other field, so that a new one is in neither list.
+    assert len(pass_key(DEEPSEEK_V3, plain)) - 1 + len(others) == len(fields(TrainSetting))
