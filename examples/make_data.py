@@ -55,6 +55,16 @@ def write_rows(name: str, rows: list[tuple[int, int, int]]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def write_pairs(problems: list[tuple[int, int]]) -> None:
+    """Pairs of answers: the sum, and the sum with the carry forgotten."""
+    lines = [
+        json.dumps({"prompt": f"{a}+{b}=", "chosen": str(a + b), "rejected": str(a + b - 10)})
+        for a, b in problems
+    ]
+    path = HERE / "data" / "addition-pairs.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def write_tokenizer(folder: Path) -> None:
     """One token a character, in the format of the `tokenizers` library."""
     words = [*SPECIAL, *CHARACTERS]
@@ -99,6 +109,7 @@ def main() -> None:
     write_rows("eval", [(a, b, a + b) for a, b in unseen])
     shown = [(a, b, answer) for a, b in learned for answer in demonstrations(a, b)]
     write_rows("demonstrations", shown)
+    write_pairs(learned)
     write_tokenizer(HERE / "tiny-qwen2")
 
 
