@@ -72,9 +72,9 @@ def machine_of(hardware: HardwareSpec, precision: str, slowdown: float = 1.0) ->
         text = f"{hardware.name} has no figures for {precision}"
         raise PlanError(text, at=("precision",))
     stacks, chip = hardware.stacks, hardware.chip
-    train, generate, step = (
-        _calibration(hardware, name) for name in (stacks.train, stacks.generate, stacks.step)
-    )
+    names = (stacks.train, stacks.generate, stacks.step)
+    read = {name: _calibration(hardware, name) for name in dict.fromkeys(names)}
+    train, generate, step = (read[name] for name in names)
     device = chip.at_full_width if precision == "fp32" else chip
     train_rates, generate_rates = train.train_rates(chip.name), generate.generate_rates(chip.name)
     train_rates = replace(train_rates, slowdown=train_rates.slowdown * slowdown)

@@ -11,6 +11,7 @@ import pytest
 from plans.source import SpecError, UserError
 from plans.times.anchors import Anchor, case, correction, read_anchors, write_anchors
 from plans.times.calibration import (
+    FOLDER,
     Level,
     chosen_calibration,
     known_stacks,
@@ -125,3 +126,12 @@ def test_levels_of_own_measurements_need_their_file_and_shipped_ones_take_none(
     for wrong, path in (("micro", None), ("trace", None), ("published", file), ("trace", file)):
         with pytest.raises(UserError):
             chosen_calibration(cast(Level, wrong), path)
+
+
+@pytest.mark.parametrize("stack", known_stacks())
+def test_shipped_files_pass_the_checks_of_a_users_own(stack: str) -> None:
+    checked = read_calibration_file(FOLDER / f"{stack}.yaml")
+    if checked.parent:
+        assert checked.stack == stack
+    else:
+        assert checked == read_calibration(stack)
