@@ -15,7 +15,7 @@ from plans.legality import (
     stage_reason,
     tensor_reason,
 )
-from plans.space import LARGEST_CONTEXT, LARGEST_VIRTUAL, Feature, Space
+from plans.space import CONTEXT_DEGREES, LEAST_TOKENS, VIRTUAL_DEGREES, Feature, Space
 from plans.workload import Workload
 
 Degrees = Mapping[str, int]
@@ -86,7 +86,7 @@ def legal_sizes(workload: Workload, role: Role, ranks: int, space: Space) -> lis
 def _train_products(workload: Workload, ranks: int, space: Space) -> set[int]:
     """All products tp pp cp dp of degrees that are legal by themselves, up to `ranks`."""
     uneven = space.allows(Feature.UNEVEN)
-    contexts = _context_degrees(LARGEST_CONTEXT, space)
+    contexts = _context_degrees(workload, max(CONTEXT_DEGREES), space)
     layers = range(1, workload.model.layer_count + 1)
     axes = (
         [tp for tp in divisors(workload.ranks_per_node) if not tensor_reason(workload, tp)],
@@ -125,7 +125,7 @@ def _train_layouts(
             yield ParallelLayout(tp=tp, dp=ranks // tp), reason
             continue
         for pp in (pp for pp in stages if ranks // tp % pp == 0):
-            for cp in _context_degrees(ranks // tp // pp, space):
+            for cp in _context_degrees(workload, ranks // tp // pp, space):
                 layout = ParallelLayout(tp=tp, pp=pp, cp=cp, dp=ranks // tp // pp // cp)
                 reason = stages[pp] or batch_reason(workload, layout)
                 if reason:
@@ -138,17 +138,25 @@ def _variants(workload: Workload, layout: ParallelLayout, space: Space) -> Itera
     """The layout with each legal pair of expert degree and virtual stages."""
     experts = workload.model.experts
     wide = experts.count if experts and space.allows(Feature.EXPERT) else 1
-    deep = LARGEST_VIRTUAL if layout.pp > 1 and space.allows(Feature.VIRTUAL) else 1
+    deep = VIRTUAL_DEGREES if layout.pp > 1 and space.allows(Feature.VIRTUAL) else (1,)
     share = layout.dp * layout.cp
     for ep in (one for one in divisors(min(wide, share)) if share % one == wide % one == 0):
-        for vpp in range(1, deep + 1):
+        for vpp in deep:
             if vpp == 1 or workload.model.layer_count % (layout.pp * vpp) == 0:
                 yield layout if ep == vpp == 1 else replace(layout, ep=ep, vpp=vpp)
 
 
-def _context_degrees(ranks: int, space: Space) -> list[int]:
-    largest = LARGEST_CONTEXT if space.allows(Feature.CONTEXT) else 1
-    return [one for one in divisors(ranks) if one <= largest]
+def _context_degrees(workload: Workload, ranks: int, space: Space) -> list[int]:
+    """Degrees that leave a rank enough of a sequence to be worth the exchange."""
+    if not space.allows(Feature.CONTEXT):
+        return [1]
+    asked = {getattr(part, "cp", None) for _, part in workload.job.roles.items()}
+    most = workload.sequence_tokens // LEAST_TOKENS
+    return [
+        one
+        for one in CONTEXT_DEGREES
+        if ranks % one == 0 and (one == 1 or one <= most or one in asked)
+    ]
 
 
 def _agrees(layout: ParallelLayout, fixed: Degrees) -> bool:

@@ -36,9 +36,11 @@ UNSUPPORTED = {
     Feature.OFFLOAD: "Adam's states stay on the device",
     Feature.SLEEP: "weights shared by both engines cannot be unmapped by one",
 }
-# Beyond these degrees nothing published trains or scores sequences of an RL run.
-LARGEST_CONTEXT = 8
-LARGEST_VIRTUAL = 4
+# Of context parallelism and of virtual stages; published runs have no others.
+CONTEXT_DEGREES = (1, 2, 4, 8)
+VIRTUAL_DEGREES = (1, 2, 4)
+# Tokens of a sequence that stay on a rank: with fewer, the ring's exchange outlasts attention.
+LEAST_TOKENS = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
