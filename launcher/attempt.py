@@ -37,6 +37,8 @@ HALT = "halt"
 TERMINATED = 143
 TAKEN = "taken by Slurm: the time limit, scancel, pre-emption or requeue"
 LOST = "taken by Slurm: node failure, pre-emption or requeue"
+# What squeue gives as the reason of a job that is ending for its limit.
+TIME_LIMIT = "TimeLimit"
 # Slurm looks at time limits every 30 s, and may be a minute early.
 LATE_SECONDS = 60.0
 NOBODY = "-"
@@ -95,7 +97,7 @@ def end(given: argparse.Namespace) -> str:
     past = tuple(one for one in ledger.attempts if one.number < given.attempt)
     step, well = committed_step(run), ended_well(run, given.attempt)
     stop = _read(folder / STOP)
-    late = now >= given.ends - LATE_SECONDS
+    late = given.taken and _at_its_limit(given, now)
     cause = _cause(folder, given, well, stop)
     ending = Ending(
         done=is_done(run),
@@ -148,6 +150,16 @@ def _exclude(
         return ()
     enough = len(left) >= len(expand(given.nodes))
     return tuple(sorted(bad)) if enough else ()
+
+
+def _at_its_limit(given: argparse.Namespace, now: float) -> bool:
+    """Whether Slurm takes the job for its time limit: then it does not queue it again itself."""
+    try:
+        job = look([given.job]).get(given.job)
+    except (Refused, Unreachable):
+        job = None
+    said = job is not None and job.reason == TIME_LIMIT
+    return said or now >= given.ends - LATE_SECONDS
 
 
 def _waiting(job_ids: Sequence[str], mine: str) -> int:

@@ -25,7 +25,7 @@ from slurm.submit import Request, submit
 def live_jobs(folder: Path) -> list[QueuedJob]:
     """The jobs of a run that wait or run, in the order they were queued."""
     job_ids = read_ledger(folder).job_ids
-    found = look(job_ids)
+    found = look(job_ids, pauses=PAUSES_SECONDS)
     return [found[one] for one in job_ids if one in found and found[one].live]
 
 

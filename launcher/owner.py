@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from runtime.files import FILE_MODE, write_file
-from slurm.commands import Refused, Unreachable
+from slurm.commands import PAUSES_SECONDS, Refused, Unreachable
 from slurm.queue import look
 
 OWNER = "owner"
@@ -47,7 +47,7 @@ def release(run_folder: Path, job_id: str) -> None:
 def _at_work(job_id: str) -> bool:
     """Whether a job may still write; yes where nobody can tell."""
     try:
-        job = look([job_id]).get(job_id)
+        job = look([job_id], pauses=PAUSES_SECONDS).get(job_id)
     except (Refused, Unreachable):
         return True
     return job is not None and job.state in AT_WORK

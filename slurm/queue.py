@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from slurm.commands import Refused, call, patiently
@@ -56,21 +56,15 @@ class QueuedJob:
         return self.state in LIVE
 
 
-def look(job_ids: Iterable[str]) -> dict[str, QueuedJob]:
+def look(job_ids: Iterable[str], pauses: Sequence[float] = ()) -> dict[str, QueuedJob]:
     """What Slurm knows of these jobs, by id; an id that nobody knows any more is left out.
 
-    Unreachable when the controller does not answer.
+    Unreachable when the controller does not answer, once or after so many pauses.
     """
     wanted = sorted(set(job_ids))
-    found = {job.job_id: job for job in _squeue(wanted)}
+    found = {job.job_id: job for job in _squeue(wanted, pauses)}
     gone = [one for one in wanted if one not in found]
     return {**{job.job_id: job for job in _sacct(gone)}, **found}
-
-
-def is_live(job_id: str) -> bool:
-    """Whether a job waits or runs."""
-    job = look([job_id]).get(job_id)
-    return job is not None and job.live
 
 
 def usable_nodes(partition: str) -> set[str]:
@@ -90,12 +84,12 @@ def with_comment(comment: str) -> str:
     return ""
 
 
-def _squeue(job_ids: list[str]) -> list[QueuedJob]:
+def _squeue(job_ids: list[str], pauses: Sequence[float]) -> list[QueuedJob]:
     if not job_ids:
         return []
     command = ("squeue", "-h", "-t", "all", f"--format={SQUEUE}", "-j", ",".join(job_ids))
     try:
-        text = patiently(lambda: call(*command))
+        text = patiently(lambda: call(*command), pauses=pauses)
     except Refused as error:
         if FORGOTTEN in str(error):
             return []
