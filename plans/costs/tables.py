@@ -155,8 +155,10 @@ class NodeCosts:
         over: tuple[object, ...] = ()
         for settings in train_settings(self.workload, role, layout, self.space):
             way = (settings.recompute, settings.optimizer_offload)
-            if way == over:
-                continue  # a larger micro-batch than one that has no room
+            size = settings.micro_batch
+            if way == over and size & (size - 1) == 0:
+                # Twice a micro-batch that has no room; the whole share may need less, being one.
+                continue
             held = self._resident(role, layout, settings)
             transient = self._transient(role, layout, settings)
             need = max(a + b for a, b in zip(held.device, transient, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 Matrix = tuple[int, int]
 
@@ -21,7 +22,7 @@ class Latent:
     value_head: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Shape:
     """Sizes of a model; `inner` is the width of a dense MLP, `expert_inner` of one expert.
 
@@ -55,7 +56,7 @@ class Shape:
     def head_rows(self) -> int:
         return 1 if self.judges else self.vocab
 
-    @property
+    @cached_property
     def outer_parameters(self) -> int:
         """Parameters of the embedding and of the head."""
         rows = self.vocab if self.tied and not self.judges else self.vocab + self.head_rows
@@ -92,11 +93,11 @@ class Shape:
     def dense_parameters(self) -> int:
         return sum(rows * columns for rows, columns in mlp_matrices(self, self.inner, 1))
 
-    @property
+    @cached_property
     def expert_parameters(self) -> int:
         return sum(rows * columns for rows, columns in mlp_matrices(self, self.expert_inner, 1))
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """Matrix parameters of the whole model, embedding and head included."""
         mixture = (self.experts + self.shared_experts) * self.expert_parameters
@@ -109,7 +110,7 @@ class Shape:
             + self.mixture_layers * mixture
         )
 
-    @property
+    @cached_property
     def active_parameters(self) -> int:
         """Parameters one token passes through, the embedding look-up left out."""
         mixture = (self.experts_per_token + self.shared_experts) * self.expert_parameters
@@ -122,7 +123,7 @@ class Shape:
             + self.mixture_layers * mixture
         )
 
-    @property
+    @cached_property
     def expert_total(self) -> int:
         """Parameters of all routed experts: the part expert parallelism divides."""
         return self.mixture_layers * self.experts * self.expert_parameters
