@@ -1,0 +1,57 @@
+"""Objectives choose among clusters; robustness among plans."""
+
+import pytest
+
+from plans.search.objective import Taken, best, objective_of
+from plans.search.robust import Scenario, regrets
+from plans.source import UserError
+
+POINTS = [
+    ("small", Taken(hours=10, device_hours=80, dollars=200)),
+    ("middle", Taken(hours=6, device_hours=96, dollars=190)),
+    ("large", Taken(hours=4, device_hours=128, dollars=320)),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("time", "large"),
+        ("gpu-hours", "small"),
+        ("cost", "middle"),
+        ("deadline=7", "middle"),
+        ("deadline=100", "small"),
+    ],
+)
+def test_each_objective_takes_what_it_makes_small(text, chosen):
+    assert best(objective_of(text), POINTS) == chosen
+
+
+def test_a_deadline_that_nothing_meets_is_told_with_the_earliest_end():
+    with pytest.raises(UserError, match="no plan ends within 3 hours; the fastest takes 4"):
+        best(objective_of("deadline=3"), POINTS)
+
+
+@pytest.mark.parametrize("text", ["speed", "deadline", "deadline=soon", "deadline=-1", ""])
+def test_an_unknown_objective_is_refused_with_the_known_ones(text):
+    with pytest.raises(UserError, match="known are time, gpu-hours, cost, deadline=HOURS"):
+        objective_of(text)
+
+
+def test_cost_without_a_price_is_an_error():
+    with pytest.raises(UserError, match="no price"):
+        best(objective_of("cost"), [("only", Taken(hours=1, device_hours=8))])
+
+
+def test_the_least_regret_is_chosen_and_no_room_is_the_worst():
+    seconds = {
+        "slow decode": {"a": 12.0, "b": 10.0, "c": None},
+        "as planned": {"a": 8.0, "b": 8.4, "c": 8.0},
+    }
+    scenarios = [
+        Scenario(name=name, seconds=table.get, optimum=min(filter(None, table.values())))
+        for name, table in seconds.items()
+    ]
+    table = regrets(["a", "b", "c"], scenarios)
+    assert [one.candidate for one in table] == ["b", "a", "c"]
+    assert table[0].worst == pytest.approx(0.05)
