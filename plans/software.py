@@ -13,6 +13,8 @@ from pydantic import TypeAdapter
 from plans.source import read_yaml
 
 FILE = Path(__file__).parent / "software.yaml"
+# What the adapters of the engines were written against, below their front doors.
+ENGINES = frozenset({"torch", "vllm", "megatron-core"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,10 @@ class Software:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mismatch:
-    """A package that is not what a row says; `close` when only the last number differs."""
+    """A package that is not what a row says; `close` when it may still work.
+
+    That is an engine of which only the last number differs, and any package that is no engine.
+    """
 
     package: str
     wanted: str
@@ -76,7 +81,8 @@ def mismatches(row: Software, installed: Mapping[str, str]) -> tuple[Mismatch, .
     for package, wanted in row.packages.items():
         found = installed.get(package, "").partition("+")[0]
         if found and found != wanted:
-            close = found.split(".")[:2] == wanted.split(".")[:2]
+            same = found.split(".")[:2] == wanted.split(".")[:2]
+            close = same or package not in ENGINES
             wrong.append(Mismatch(package=package, wanted=wanted, found=found, close=close))
     return tuple(wrong)
 

@@ -139,10 +139,10 @@ ONE_HOST = (
         probe="a start without network takes no longer",
     ),
     Variable(
-        name="FI_PROVIDER",
-        value="shm",
-        reason="MPICH would open a port on the host's interface, and these ranks share memory",
-        source=f"{MEASURED}: MPICH 5.0.2, two ranks",
+        name="UCX_TLS",
+        value="self,sm",
+        reason="MPI would open a port on the host's interface, and these ranks share memory",
+        source=f"{MEASURED}: MPICH 5.0.2 over UCX, two ranks",
         probe="ss -ltnp shows ports of the ranks on 127.0.0.1 alone",
     ),
 )

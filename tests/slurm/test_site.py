@@ -16,6 +16,7 @@ from slurm.site import (
     renewed,
     site_text,
 )
+from tests.runs import ROOT
 from tests.slurm.answers import LIMITED, RECORDED
 
 
@@ -37,6 +38,13 @@ def test_a_new_file_shows_how_people_may_add_to_it():
     text = site_text(read_answers(RECORDED))
     assert "\n# ours:\n" in text
     assert "\nours:" not in text
+
+
+def test_the_file_in_the_documentation_is_a_site(tmp_path):
+    text = (ROOT / "docs" / "clusters.md").read_text()
+    site = read_site(written(tmp_path, text.split("```yaml\n")[1].split("```")[0]))
+    assert site.partitions["batch"].longest_seconds(91) == 2 * 3600
+    assert site.ours.container.image == "/shared/rlplan.sif"
 
 
 def test_the_recorded_cluster_is_four_nodes_of_eight_gpus():
