@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 Found = TypeVar("Found")
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 200.0
 POLL_SECONDS = 0.05
 
 

@@ -201,7 +201,7 @@ def test_the_time_limit_itself_costs_no_step(cluster, tmp_path):
     run.submit(steps=steps)
     run.await_step(1)
     run.cluster.output("scontrol", "update", f"JobId={run.job_id}", "TimeLimit=1")
-    eventually(lambda: (run.run / "done").exists(), "the end of the run", seconds=200)
+    eventually(lambda: (run.run / "done").exists(), "the end of the run")
     run.await_done()
     assert len(run.attempts) >= 2
     assert {attempt.code for attempt in run.attempts} == {0}
