@@ -194,7 +194,7 @@ class _Run:
         if not needs:
             return nothing_shared(self.book, illegal)
         best = min(needs, key=lambda one: one[1])
-        return nothing_fits(self.workload, best, self._largest, self._fits)
+        return nothing_fits(self.workload, best, self._breaks, self._fits)
 
     def _fits(self, workload: Workload) -> bool:
         """Whether a plan fits another workload; not when what is fixed cannot be there."""
@@ -203,10 +203,17 @@ class _Run:
         except PlanError:
             return False
 
-    def _largest(self, candidate: Candidate) -> str:
-        account = verdict_of(self.workload, candidate).account
+    def _breaks(self, candidate: Candidate) -> str:
+        """The line of the account that has no room, and the largest kind of bytes."""
+        verdict = verdict_of(self.workload, candidate)
+        account, line = verdict.account, verdict.breaks
         kind, count = max(account.by_kind().items(), key=lambda item: item[1])
-        return f"the largest part is {kind.replace('_', ' ')}, {count / GIB:.3g} GiB"
+        most = f"most are {kind.replace('_', ' ')}, {count / GIB:.3g} GiB"
+        if line is None:
+            return most
+        place = f"in {account.phase} on rank {account.rank}"
+        what = f"{line.kind.replace('_', ' ')} of {line.module}, {line.bytes / GIB:.3g} GiB"
+        return f"{place} no room for {what}; {most}"
 
 
 def _shared(workload: Workload) -> tuple[Fix, ...]:

@@ -82,17 +82,17 @@ def failed_check(candidate: Candidate, verdict: Verdict) -> Rejection:
 def nothing_fits(
     workload: Workload,
     best: tuple[Candidate, float],
-    largest: Callable[[Candidate], str],
+    breaks: Callable[[Candidate], str],
     fits: Callable[[Workload], bool],
 ) -> PlanError:
-    """How much is missing, and the number of nodes that would do, or else what takes the most."""
+    """How much is missing, where the account breaks, and the number of nodes that would do."""
     candidate, need = best
     hardware = workload.hardware
     nodes = next((one for one in _more_nodes(workload) if fits(one)), None)
-    hint = f"try nodes: {nodes.job.cluster.nodes}" if nodes else largest(candidate)
+    hint = f"; try nodes: {nodes.job.cluster.nodes}" if nodes else ""
     return PlanError(
         f"no layout fits: the best ({candidate}) needs {need / GIB:.3g} GiB per "
-        f"{hardware.device}, {hardware.name} has {hardware.memory_gib:.3g}; {hint}"
+        f"{hardware.device}, {hardware.name} has {hardware.memory_gib:.3g}; {breaks(candidate)}{hint}"
     )
 
 

@@ -6,14 +6,29 @@ beyond the best plan of that scenario. The choice is the plan whose worst regret
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from plans.workload import Candidate
+from plans.memory import verdict_of
+from plans.search import Asked, search_workload
+from plans.search.result import Search
+from plans.space import SPACES
+from plans.timeline import step_seconds, step_times
+from plans.workload import Candidate, Workload
 
 # Seconds a step of a candidate in a scenario; None when it has no room there.
 Seconds = Callable[[Candidate], float | None]
 OUT_OF_MEMORY = float("inf")
+# By how much the constants may be off: decoding varies so between releases of one engine on
+# one machine, GEMMs between fits, lengths between checkpoints of a run.
+SCENARIOS = {
+    "decode +20 %": {"generate": 1.2},
+    "decode -20 %": {"generate": 0.8},
+    "training +10 %": {"train": 1.1},
+    "training -10 %": {"train": 0.9},
+    "lengths +30 %": {"lengths": 1.3},
+    "lengths -30 %": {"lengths": 0.7},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +50,52 @@ class Regret:
     @property
     def worst(self) -> float:
         return max(self.losses.values())
+
+
+def robust(found: Search, most: int = 5) -> list[Regret]:
+    """The regret table of the best plans of a search, the plan of least regret first."""
+    candidates = [one.candidate for one in found.ranked[:most]]
+    return regrets(candidates, list(_scenarios(found)))
+
+
+def perturbed(
+    workload: Workload, *, generate: float = 1.0, train: float = 1.0, lengths: float = 1.0
+) -> Workload:
+    """The workload with seconds of generation and of training, and mean lengths, multiplied.
+
+    No response is longer than the job's limit.
+    """
+    tokens = workload.job.tokens
+    mean = min(float(tokens.response), workload.mean_response * lengths)
+    job = workload.job.model_copy(
+        update={"tokens": tokens.model_copy(update={"mean_response": mean})}
+    )
+    other, machine = replace(workload, job=job), workload.machine
+    rates = replace(
+        machine.step_rates,
+        generate_factor=machine.step_rates.generate_factor * generate,
+        forward_factor=machine.step_rates.forward_factor * train,
+        update_factor=machine.step_rates.update_factor * train,
+    )
+    # The machine is read once and kept: this workload keeps another.
+    vars(other)["machine"] = replace(machine, step_rates=rates)
+    return other
+
+
+def _scenarios(found: Search) -> Iterator[Scenario]:
+    asked = Asked(space=SPACES[found.space])
+    for name, factors in SCENARIOS.items():
+        other = perturbed(found.workload, **factors)
+        best = search_workload(other, asked).optimum.step_seconds
+        yield Scenario(name=name, seconds=_seconds_in(other), optimum=best)
+
+
+def _seconds_in(workload: Workload) -> Seconds:
+    def seconds(candidate: Candidate) -> float | None:
+        fits = verdict_of(workload, candidate).fits
+        return step_seconds(step_times(workload, candidate)) if fits else None
+
+    return seconds
 
 
 def regrets(candidates: Sequence[Candidate], scenarios: Sequence[Scenario]) -> list[Regret]:

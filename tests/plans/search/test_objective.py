@@ -2,9 +2,11 @@
 
 import pytest
 
+from plans.search import search_workload
 from plans.search.objective import Taken, best, objective_of
-from plans.search.robust import Scenario, regrets
+from plans.search.robust import SCENARIOS, Scenario, regrets, robust
 from plans.source import UserError
+from tests.plans.samples import large_job, workload
 
 POINTS = [
     ("small", Taken(hours=10, device_hours=80, dollars=200)),
@@ -55,3 +57,14 @@ def test_the_least_regret_is_chosen_and_no_room_is_the_worst():
     table = regrets(["a", "b", "c"], scenarios)
     assert [one.candidate for one in table] == ["b", "a", "c"]
     assert table[0].worst == pytest.approx(0.05)
+
+
+def test_the_plans_of_a_job_are_judged_under_other_constants():
+    found = search_workload(workload(large_job(), "7b"))
+    table = robust(found, most=3)
+    assert {one.candidate for one in table} <= {one.candidate for one in found.ranked}
+    for one in table:
+        assert set(one.losses) == set(SCENARIOS)
+        assert all(loss > -1e-9 for loss in one.losses.values())
+    assert table[0].worst == min(one.worst for one in table)
+    assert table[0].worst < 0.2
