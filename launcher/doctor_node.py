@@ -57,6 +57,7 @@ def any_needs(host: HostFacts) -> Needs:
     ranks = len(host.gpus) or 2
     shared = GPU_SHARED_MEMORY_BYTES if host.gpus else ranks * RANK_SHARED_MEMORY_BYTES
     return Needs(
+        whose="a small job",
         devices=len(host.gpus),
         shared_memory_bytes=shared,
         host_memory_bytes=ranks * RANK_PROCESS_BYTES,

@@ -12,8 +12,8 @@ from plans.workload import ELEMENT_BYTES
 
 # Floor of AMD's node test (Primus node_smoke); NCCL and vLLM exchange through it.
 GPU_SHARED_MEMORY_BYTES = 8 * GIB
-# Measured with MPICH and vLLM's shared-memory all-reduce: 5 MiB a rank; three times that.
-RANK_SHARED_MEMORY_BYTES = 16 * MIB
+# Measured with MPICH and vLLM's shared-memory all-reduce: 5 MiB a rank. Docker gives 64 MiB.
+RANK_SHARED_MEMORY_BYTES = 8 * MIB
 # Floor of AMD's node test (Primus node_smoke) for hosts with RDMA.
 LOCKED_MEMORY_BYTES = 32 * GIB
 # Resident size of a rank beside its model: torch, Megatron-core and vLLM on a CPU, measured.
@@ -24,8 +24,9 @@ OPTIMIZER_BYTES_PER_PARAMETER = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """Bytes and devices of one host; 0 is nothing in particular."""
+    """Bytes and devices of one host; 0 is nothing in particular. `whose` needs they are."""
 
+    whose: str = "the plan"
     devices: int = 0
     shared_memory_bytes: int = 0
     locked_memory_bytes: int = 0

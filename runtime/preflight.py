@@ -66,7 +66,11 @@ def check_devices(here: Surroundings) -> Finding:
     """As many GPUs as the plan has ranks on a host."""
     count, wanted = len(here.host.gpus), here.needs.devices
     if here.platform == "cpu" or count >= wanted:
-        text = f"{count} GPUs, the plan needs {wanted}" if wanted else "the CPU is the device"
+        text = (
+            f"{count} GPUs, {here.needs.whose} needs {wanted}"
+            if wanted
+            else "the CPU is the device"
+        )
         return Finding(check="devices", state="ok", text=text)
     return Finding(
         check="devices",
@@ -134,6 +138,7 @@ def check_shared_memory(here: Surroundings) -> Finding:
         "/dev/shm",
         here.host.shared_memory_bytes,
         here.needs.shared_memory_bytes,
+        here.needs.whose,
         "start the container with --shm-size=16g or --ipc=host (docker), or bind /dev/shm "
         "(apptainer --bind /dev/shm)",
         ExitCode.SHARED_MEMORY,
@@ -153,6 +158,7 @@ def check_locked_memory(here: Surroundings) -> Finding:
         "memlock",
         limit,
         wanted,
+        here.needs.whose,
         "ulimit -l unlimited; under Slurm PropagateResourceLimitsExcept=MEMLOCK and "
         "LimitMEMLOCK=infinity for slurmd, in docker --ulimit memlock=-1",
         ExitCode.LOCKED_MEMORY,
@@ -166,6 +172,7 @@ def check_host_memory(here: Surroundings) -> Finding:
         "memory of the host",
         here.host.memory_bytes,
         here.needs.host_memory_bytes,
+        here.needs.whose,
         "ask for whole nodes (#SBATCH --mem=0 --exclusive), or raise the container's limit",
         ExitCode.HOST_MEMORY,
     )
@@ -178,6 +185,7 @@ def check_disk(here: Surroundings) -> Finding:
         "disk of the run folder",
         here.disk_bytes,
         here.needs.disk_bytes,
+        here.needs.whose,
         "submit from a larger file system, or keep fewer checkpoints (checkpoint.keep)",
         ExitCode.DISK,
     )
@@ -222,8 +230,10 @@ def check_numa_balancing(here: Surroundings) -> Finding:
     )
 
 
-def _enough(check: str, what: str, found: int, wanted: int, remedy: str, code: ExitCode) -> Finding:
-    text = f"{what} {bytes_text(found)}, the plan needs {bytes_text(wanted)}"
+def _enough(
+    check: str, what: str, found: int, wanted: int, whose: str, remedy: str, code: ExitCode
+) -> Finding:
+    text = f"{what} {bytes_text(found)}, {whose} needs {bytes_text(wanted)}"
     if found >= wanted:
         return Finding(check=check, state="ok", text=text)
     return Finding(check=check, state="failure", text=text, remedy=remedy, code=code)

@@ -40,7 +40,7 @@ def test_ranks_that_lack_nothing_measure_their_links(tmp_path):
 @pytest.mark.parametrize(
     ("fault", "code", "words"),
     [
-        ("poor", ExitCode.SHARED_MEMORY, "/dev/shm 64 KiB, the plan needs 32 MiB"),
+        ("poor", ExitCode.SHARED_MEMORY, "/dev/shm 64 KiB, the plan needs 16 MiB"),
         ("starved", ExitCode.HOST_MEMORY, "memory of the host 100 MiB, the plan needs"),
         ("one-device", ExitCode.DEVICES, "rank 0, 1 on"),
         pytest.param("deaf", ExitCode.LINK, "of rank 0, 1", marks=pytest.mark.slow),
