@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from plans.bytes.account import Account, Kind, Line, Verdict, fullest, verdict
 from plans.costs.resident import role_lines
 from plans.costs.switching import moved_apart
-from plans.costs.work import role_shape
+from plans.costs.work import GENERATES, role_shape, working_role
 from plans.dataflow import Role, phases_of
+from plans.layout import ParallelLayout
 from plans.placement import Placement, ResourcePool
 from plans.workload import Candidate, Workload
 
@@ -21,7 +22,7 @@ def phase_account(workload: Workload, candidate: Candidate, phase: str, rank: in
     lines: list[Line] = []
     stage = 0
     for placement, pool in mine:
-        place = placement.layout.coordinates(rank - pool.first_rank)["pp"]
+        place = _stage(placement.layout, rank - pool.first_rank)
         lines += role_lines(workload, placement, phase, place, train)
         stage = max(stage, place)
     if phase == "reshard" and rank in _apart(candidate):
@@ -47,7 +48,7 @@ def peak_account(
 
 def verdict_of(workload: Workload, candidate: Candidate) -> Verdict:
     """Whether the fullest rank fits in the fullest phase, on the device and in its host."""
-    names = [phase.name for phase in phases_of(workload.job)]
+    names = [phase.name for phase in phases_of(workload.job) if _adds(workload, phase.name)]
     found = []
     for pool in candidate.pools:
         here = workload.at(pool.first_rank)
@@ -57,13 +58,24 @@ def verdict_of(workload: Workload, candidate: Candidate) -> Verdict:
     return max(found, key=lambda one: (not one.fits, one.account.total / one.capacity_bytes))
 
 
+def _adds(workload: Workload, phase: str) -> bool:
+    """Whether a phase holds anything beyond what lasts."""
+    works = working_role(workload, phase) is not None
+    return works or phase == "reshard" or phase in GENERATES
+
+
+def _stage(layout: ParallelLayout, rank: int) -> int:
+    return layout.coordinates(rank)["pp"] if layout.pp > 1 else 0
+
+
 def ranks_to_check(candidate: Candidate, pool: ResourcePool) -> list[int]:
     """The first rank of each pipeline stage that may be the fullest: the ends, and the second."""
     ranks = set()
     for placement, home in _homes(candidate):
         if home == pool:
-            stages = {0, min(1, placement.layout.pp - 1), placement.layout.pp - 1}
+            stages = {min(1, placement.layout.pp - 1), placement.layout.pp - 1} - {0}
             ranks |= {pool.first_rank + placement.layout.rank_at(pp=one) for one in stages}
+            ranks.add(pool.first_rank)
     return sorted(ranks)
 
 
