@@ -56,11 +56,12 @@ class Commands(click.Group):
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(HOMES)
 
-    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         if cmd_name not in HOMES:
             from plans.source import suggestion
 
-            raise click.UsageError(f"no command {cmd_name!r}{suggestion(cmd_name, list(HOMES))}")
+            hint = suggestion(cmd_name, list(HOMES))
+            raise click.UsageError(f"no command {cmd_name!r}{hint}", ctx)
         module, name = HOMES[cmd_name]
         found: click.Command = getattr(import_module(module), name)
         return found

@@ -89,10 +89,11 @@ def nothing_fits(
     candidate, need = best
     hardware = workload.hardware
     nodes = next((one for one in _more_nodes(workload) if fits(one)), None)
+    where = breaks(candidate)
     hint = f"; try nodes: {nodes.job.cluster.nodes}" if nodes else ""
     return PlanError(
         f"no layout fits: the best ({candidate}) needs {need / GIB:.3g} GiB per "
-        f"{hardware.device}, {hardware.name} has {hardware.memory_gib:.3g}; {breaks(candidate)}{hint}"
+        f"{hardware.device}, {hardware.name} has {hardware.memory_gib:.3g}; {where}{hint}"
     )
 
 

@@ -290,7 +290,8 @@ WRONG_FILES = {
     "a cache larger than the memory": (
         JOB + "roles: {actor_rollout: {kv_cache_gib: 100}}\n",
         "no layout fits: the best (tp2 pp1 dp1, rollout tp2) needs 100 GiB per rank, "
-        "cpu has 16; the largest part is kv cache, 100 GiB",
+        "cpu has 16; in gen on rank 0 no room for kv cache of actor_rollout.cache, 100 GiB; "
+        "most are kv cache, 100 GiB",
         1,
     ),
 }
@@ -345,7 +346,7 @@ def test_the_job_of_the_table_is_right_when_nothing_is_changed(capsys):
     ("edit", "expected"),
     [
         (lambda data: data.update(checkpoint_every=3), "the digest does not match"),
-        (lambda data: data.update(format=99), "plan format 99, this rlplan reads 1"),
+        (lambda data: data.update(format=99), "plan format 99, this rlplan reads 2"),
         (lambda data: data.pop("pools"), "pools: Field required"),
         (lambda data: data["job"].update(steps=0), "job.steps: Input should be greater than 0"),
         (lambda data: data.update(surprise=1), "the digest does not match"),
@@ -384,7 +385,7 @@ def test_files_that_cannot_be_read_or_written_are_named(arguments, expected, cap
         ["estimate"],
         ["estimate", "job.yaml", "--nope"],
         ["nothing"],
-        ["explain", "job.yaml", "--why-not", "tq=8"],
+        ["explain", "--why-not", "tp=8"],
     ],
 )
 def test_wrong_usage_exits_with_2_and_says_where_help_is(arguments, capsys):
