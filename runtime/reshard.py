@@ -84,14 +84,16 @@ class Executor:
     def run(self) -> Moved:
         """Bring the training weights to the rollout parameters.
 
-        On a GPU the caller's stream has it all in order when this returns: nobody reads a
-        neighbour's weights before they are final, nor changes them while they are read.
+        Nobody reads a neighbour's weights before they are final, nor changes them while they
+        are read. All is in place when this returns, so that its time is the switch's.
         """
         if self._shared:
             self._total(self._signal)
         self._exchanges.run(self._group, self._copies.run)
         if self._shared:
             self._total(self._signal)
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
         read = sum(transfer.bytes for transfer in self._row.reads)
         return Moved(
             local_bytes=self._copies.bytes - read,

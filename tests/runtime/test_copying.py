@@ -73,3 +73,26 @@ def test_copies_hold_no_table_on_a_cpu():
     assert copies.table_bytes == 0
     assert copies.bytes == sum(view.nbytes for view in out)
     assert all(torch.equal(one, other) for one, other in zip(into, out, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(("rows", "columns"), [(5, 7), (64, 128), (333, 1000), (1024, 3584)])
+def test_the_kernel_copies_slices_and_nothing_else(dtype, rows, columns):
+    into, out = slices(rows, columns, dtype)
+    wholes = [view if view._base is None else view._base for view in into]
+    apart = [whole.cuda() for whole in wholes]
+    wanted = [whole.clone() for whole in apart]
+    places = [
+        [
+            whole.as_strided(view.shape, view.stride(), view.storage_offset())
+            for whole, view in pairs
+        ]
+        for pairs in (zip(apart, into, strict=True), zip(wanted, into, strict=True))
+    ]
+    sources = [view.cuda() for view in out]
+    Copies(places[0], sources, [0, 1, 0, 2]).run()
+    for place, source in zip(places[1], sources, strict=True):
+        place.copy_(source)
+    torch.cuda.synchronize()
+    assert all(torch.equal(one, other) for one, other in zip(apart, wanted, strict=True))
