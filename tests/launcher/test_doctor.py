@@ -7,12 +7,15 @@ import stat
 import pytest
 
 from launcher.cli import main
+from launcher.doctor_cluster import written
 from launcher.doctor_node import any_needs, platform_of_host
 from launcher.doctor_software import Torch, check_software, check_torch
 from runtime.host import read_host
+from slurm.probe import read_answers
 from slurm.site import read_site
 from tests.runs import write_job
 from tests.runtime.topologies import h100, mi300x
+from tests.slurm.answers import RECORDED
 
 TORCH = Torch(
     version="2.11.0+cu130",
@@ -103,6 +106,12 @@ def test_a_cluster_that_is_not_there_says_where_to_look(tmp_path, monkeypatch, c
     assert "run this on a login node" in capsys.readouterr().err
     assert main(["doctor", "cluster"]) == 2
     assert capsys.readouterr().err == "cluster.yaml: no such file or directory\n"
+
+
+def test_a_site_file_is_its_owners_alone(tmp_path):
+    path = tmp_path / "cluster.yaml"
+    written(path, read_answers(RECORDED))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 @pytest.mark.slurm

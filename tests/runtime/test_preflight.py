@@ -1,10 +1,12 @@
 """The checks of one host: each can pass, each can fail, and each failure has its own code."""
 
+import os
 from dataclasses import replace
 
 import pytest
 
 from plans.hardware import read_hardware
+from plans.platform import MASKS
 from plans.record import ExitCode
 from plans.search import make_plan
 from plans.software import (
@@ -18,9 +20,10 @@ from plans.units import GIB
 from runtime.host import HostFacts, Nic, read_host
 from runtime.inputs import inputs_of, missing_inputs
 from runtime.loading import explain, explained
-from runtime.mistakes import BrokenSoftware
+from runtime.mistakes import BrokenSoftware, MaskMistake
 from runtime.needs import Needs, checkpoint_bytes, needs_of
 from runtime.preflight import CHECKS, Surroundings, check_host, failures
+from runtime.rank import choose_device
 from tests.plans.samples import job, large_job, model
 from tests.runtime.topologies import h100, mi300x
 
@@ -142,6 +145,30 @@ def test_amd_with_numa_balancing_is_warned_and_two_masks_are_refused(tmp_path):
     assert states["numa_balancing"].state == "warning"
     assert states["masks"].code == ExitCode.MASKS
     assert "ROCR_VISIBLE_DEVICES=4,5 and HIP_VISIBLE_DEVICES=0,1 differ" in states["masks"].text
+
+
+@pytest.fixture
+def amd_plan():
+    wanted = {"hardware": "mi300x", "nodes": 8}
+    return make_plan(large_job(cluster=wanted), model("7b"), read_hardware("mi300x"))
+
+
+def test_a_rank_leaves_exactly_one_mask_before_torch_is_imported(amd_plan, monkeypatch):
+    for name in ("ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"):
+        monkeypatch.setenv(name, "0,1,2,3,4,5,6,7")
+    monkeypatch.delenv("HIP_VISIBLE_DEVICES", raising=False)
+    assert choose_device(amd_plan, 5) == "cuda:5"
+    left = {name: value for name, value in os.environ.items() if name in MASKS}
+    assert left == {"HIP_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
+    monkeypatch.delenv("HIP_VISIBLE_DEVICES")
+
+
+def test_a_rank_with_masks_that_contradict_ends_with_their_code(amd_plan, monkeypatch):
+    monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "4,5")
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(MaskMistake, match="differ") as error:
+        choose_device(amd_plan, 0)
+    assert error.value.code == ExitCode.MASKS
 
 
 def test_rdma_asks_for_locked_memory_only_where_a_plan_spans_nodes():

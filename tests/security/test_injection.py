@@ -119,7 +119,7 @@ def test_a_thousand_strings_pass_sbatch_bash_and_srun(tmp_path, plan, bare_clust
     waiting = []
     for place, account, base, values in scripts(tmp_path, plan, strings(COUNT, str(canary))):
         done = subprocess.run(
-            ["sbatch", "--parsable", "job.sbatch"],
+            ["sbatch", "--parsable", "--hold", "job.sbatch"],
             cwd=place,
             env=bare_cluster.environment,
             capture_output=True,
@@ -128,13 +128,15 @@ def test_a_thousand_strings_pass_sbatch_bash_and_srun(tmp_path, plan, bare_clust
             timeout=60,
         )
         assert done.returncode == 0, done.stderr
-        waiting.append((done.stdout.strip(), place, account, base, values))
-    for number, place, account, base, values in waiting:
-        eventually(lambda place=place: (place / "ended").exists(), f"the ranks of {place}")
-        arrived(place, base, values)
+        number = done.stdout.strip()
         told = json.loads(bare_cluster.output("squeue", "--json", "-t", "all", "-j", number))
         (seen,) = [one["account"] for one in told["jobs"] if str(one["job_id"]) == number]
         assert seen == account.lower()
+        bare_cluster.output("scontrol", "release", number)
+        waiting.append((place, base, values))
+    for place, base, values in waiting:
+        eventually(lambda place=place: (place / "ended").exists(), f"the ranks of {place}")
+        arrived(place, base, values)
     assert not canary.exists()
 
 

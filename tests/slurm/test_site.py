@@ -162,7 +162,7 @@ def test_a_real_cluster_is_probed_with_its_accounts(cluster):
         return done.stdout + done.stderr
 
     site = read_answers(ask(cluster.lab.user, run))
-    assert set(site.partitions) == {"debug", "short", "urgent"}
+    assert {"debug", "short", "urgent"} <= set(site.partitions)
     assert site.partitions["debug"].time == "2-00:00:00"
     assert site.partitions["short"].max_nodes == 1
     assert {"physics", "biology"} <= set(site.account_names())
@@ -178,4 +178,5 @@ def test_a_cluster_without_accounting_is_probed_too(bare_cluster):
         return done.stdout + done.stderr
 
     site = read_answers(ask(bare_cluster.lab.user, run))
-    assert (site.accounting, site.accounts, len(site.partitions)) == (False, (), 3)
+    assert (site.accounting, site.accounts) == (False, ())
+    assert site.partitions["short"].max_nodes == 1
