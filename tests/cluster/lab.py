@@ -75,7 +75,9 @@ class Cluster:
     def environment(self) -> dict[str, str]:
         """The environment in which Slurm's programs talk to this cluster."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
-        return {**kept, "PATH": search_path(), "SLURM_CONF": str(self.lab.conf)}
+        # The nodes share one /dev/shm, where MPICH's segments of two of them have one name.
+        alone = {"MPIR_CVAR_NOLOCAL": "1"}
+        return {**kept, **alone, "PATH": search_path(), "SLURM_CONF": str(self.lab.conf)}
 
     def start(self) -> None:
         """Bring all daemons up; returns when every node can take a job."""

@@ -97,6 +97,18 @@ def test_an_account_and_a_quality_of_service_of_the_user_are_taken(cluster, tmp_
     run.await_done()
 
 
+def test_several_ranks_on_each_of_several_nodes_are_one_world(cluster, tmp_path):
+    run = QueuedRun(cluster, tmp_path)
+    job = json.loads(run.job.read_text())
+    job["cluster"] = {"hardware": "cpu", "nodes": 2, "ranks": 4}
+    run.job.write_text(json.dumps(job))
+    run.submit(steps=2)
+    run.await_done()
+    beats = run.beats(0)
+    assert [beat.rank for beat in beats] == [0, 1, 2, 3]
+    assert [beat.host for beat in beats] == ["node0", "node0", "node1", "node1"]
+
+
 def test_a_trial_says_when_a_job_would_start_and_queues_nothing(cluster, tmp_path):
     run = QueuedRun(cluster, tmp_path)
     said = run.said("submit", "job.yaml", "--test-only")
