@@ -14,7 +14,8 @@ from plans.record import ExitCode
 # done: the run is complete. again: queue this job again. leave: Slurm or another job of the run
 # goes on. stop: nothing goes on before a person says so.
 Word = Literal["done", "again", "leave", "stop"]
-# Only a person can mend these; another attempt would fail in the same way.
+# Only a person can mend these; another attempt would fail in the same way. What the preflight
+# finds wrong with a host (devices, memory, links) is not here: the next hosts may be better.
 FINAL = frozenset(
     {
         ExitCode.FINDING,
@@ -26,6 +27,9 @@ FINAL = frozenset(
         ExitCode.CHECKPOINT,
         ExitCode.REWARD,
         ExitCode.WRONG_WORLD,
+        ExitCode.MASKS,
+        ExitCode.VERSIONS,
+        ExitCode.DISK,
     }
 )
 # An exception that names these comes from a device or a link, not from the code.

@@ -58,11 +58,19 @@ def test_a_killed_rank_is_worth_another_attempt():
         ExitCode.CHECKPOINT,
         ExitCode.REWARD,
         ExitCode.WRONG_WORLD,
+        ExitCode.MASKS,
+        ExitCode.VERSIONS,
+        ExitCode.DISK,
     ],
 )
 def test_what_only_a_person_can_mend_is_not_tried_again(code):
     decision = decide(replace(KILLED, code=int(code)), (), 10)
     assert (decision.word, decision.code) == ("stop", code)
+
+
+@pytest.mark.parametrize("code", [ExitCode.DEVICES, ExitCode.HOST_MEMORY, ExitCode.LINK])
+def test_what_is_wrong_with_a_host_is_tried_on_others(code):
+    assert word(replace(KILLED, code=int(code))) == "again"
 
 
 def test_an_exception_of_a_device_is_tried_again():
