@@ -68,7 +68,8 @@ def _describe(document: Document, record: Mapping[str, Any], root: type[BaseMode
     field = _field(root, at)
     if kind == "string_pattern_mismatch" and field and field.description:
         return document.complain(at, f"expected {field.description}, got {_shown(record)}")
-    phrase = PHRASES.get(kind, record["msg"]).format(**record.get("ctx", {}))
+    ours = PHRASES.get(kind)
+    phrase = ours.format(**record.get("ctx", {})) if ours else str(record["msg"])
     return document.complain(at, f"{phrase}, got {_shown(record)}{_hint(kind, phrase, record)}")
 
 
