@@ -56,10 +56,14 @@ def write_rows(name: str, rows: list[tuple[int, int, int]]) -> None:
 
 
 def write_pairs(problems: list[tuple[int, int]]) -> None:
-    """Pairs of answers: the sum, and the sum with the carry forgotten."""
+    """Pairs of answers: the sum, and a sum with the carry forgotten, made twice, or miscounted.
+
+    With only smaller numbers rejected, a policy learns to answer larger ones.
+    """
     lines = [
-        json.dumps({"prompt": f"{a}+{b}=", "chosen": str(a + b), "rejected": str(a + b - 10)})
+        json.dumps({"prompt": f"{a}+{b}=", "chosen": str(a + b), "rejected": str(a + b + off)})
         for a, b in problems
+        for off in (-10, 10, -1, 1)
     ]
     path = HERE / "data" / "addition-pairs.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -83,3 +83,26 @@ def test_grpo_at_least_doubles_the_held_out_accuracy_and_reaches_sixty_percent(t
 def test_ppo_with_critic_and_reference_improves_the_held_out_accuracy(tmp_path):
     summary = learned(tmp_path, "addition-ppo")
     assert summary["accuracy_after"] >= summary["accuracy_before"] + 0.1
+
+
+@pytest.mark.engines
+@pytest.mark.slow
+def test_dapo_draws_prompts_anew_and_reaches_eighty_percent(tmp_path):
+    summary = learned(tmp_path, "addition-dapo")
+    assert summary["accuracy_after"] >= 0.8
+
+
+@pytest.mark.engines
+@pytest.mark.slow
+def test_supervised_fine_tuning_on_the_sums_learns_them(tmp_path):
+    learned(tmp_path, "addition-sft")
+    assert accuracy_by_transformers(tmp_path / "runs/addition-sft/export") >= 0.9
+
+
+@pytest.mark.engines
+@pytest.mark.slow
+def test_dpo_on_pairs_improves_on_what_the_demonstrations_taught(tmp_path):
+    learned(tmp_path, "addition-dpo")
+    run = tmp_path / "runs" / "addition-dpo"
+    before, after = (accuracy_by_transformers(run / name) for name in ("supervised", "export"))
+    assert after >= before + 0.2
