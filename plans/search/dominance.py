@@ -17,14 +17,13 @@ def undominated(items: Iterable[Item], measures: Callable[[Item], Sequence[float
     measured.sort(key=lambda one: one[0])
     kept: list[tuple[Sequence[float], Item]] = []
     for values, item in measured:
-        if not any(_at_most(other, values) for other, _ in kept):
+        # Loops, not any() and all(): it is the innermost of the search, and they double its time.
+        for other, _ in kept:
+            for left, right in zip(other, values, strict=True):
+                if left > right:
+                    break
+            else:
+                break
+        else:
             kept.append((values, item))
     return [item for _, item in kept]
-
-
-def _at_most(one: Sequence[float], other: Sequence[float]) -> bool:
-    # A loop, not all(): it is the innermost of the search, and a generator doubles its time.
-    for left, right in zip(one, other, strict=True):  # noqa: SIM110
-        if left > right:
-            return False
-    return True
