@@ -98,6 +98,9 @@ class NodeCosts:
         self._lasting: dict[tuple[object, ...], Lasting] = {}
         self._slices: dict[tuple[object, ...], Both] = {}
         self._responses: dict[int, Lengths] = {}
+        self._floors: dict[tuple[Role, int], tuple[float, ...]] = {}
+        self._counts: dict[tuple[Role, int], int] = {}
+        self._numbers: dict[tuple[Role, int, int], int] = {}
         self._phases: dict[Role, tuple[Phase, ...]] = {
             role: tuple(one for one in phases_of(workload.job) if one.role == role)
             for role in roles_of(workload.job)
@@ -116,17 +119,32 @@ class NodeCosts:
         return [ranks for ranks in sizes if self.layouts(role, ranks).legal]
 
     def count(self, role: Role, ranks: int) -> int:
-        legal = self.layouts(role, ranks).legal
-        if role == Role.ACTOR_ROLLOUT:
-            return sum(len(list(rollout_settings(self.workload, one, self.space))) for one in legal)
-        return sum(len(list(train_settings(self.workload, role, one, self.space))) for one in legal)
+        if (role, ranks) not in self._counts:
+            legal = self.layouts(role, ranks).legal
+            self._counts[role, ranks] = sum(self._settings(role, layout) for layout in legal)
+        return self._counts[role, ranks]
+
+    def _settings(self, role: Role, layout: ParallelLayout) -> int:
+        """How many settings a layout has; it depends on its replicas and their width alone."""
+        key = (role, layout.dp, layout.tp)
+        if key not in self._numbers:
+            rolls = role == Role.ACTOR_ROLLOUT
+            found: Iterable[TrainSettings | RolloutSettings] = (
+                rollout_settings(self.workload, layout, self.space)
+                if rolls
+                else train_settings(self.workload, role, layout, self.space)
+            )
+            self._numbers[key] = sum(1 for _ in found)
+        return self._numbers[key]
 
     def floor(self, role: Role, ranks: int) -> tuple[float, ...]:
-        shape, work = self._shapes[role], self.workload
-        return self._by_stage(
-            (phase.stage, floor_seconds(work, shape, phase, ranks, self._lengths(phase)))
-            for phase in self._phases[role]
-        )
+        if (role, ranks) not in self._floors:
+            shape, work = self._shapes[role], self.workload
+            self._floors[role, ranks] = self._by_stage(
+                (phase.stage, floor_seconds(work, shape, phase, ranks, self._lengths(phase)))
+                for phase in self._phases[role]
+            )
+        return self._floors[role, ranks]
 
     def choices(self, role: Role, ranks: int) -> Sequence[Choice]:
         return [
