@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -109,6 +110,7 @@ def measured(bench: str, setting: Setting, **asked: Any) -> list[dict[str, Any]]
         logs = run_folder / f"attempt-{attempt}" / "logs"
         raise UserError(f"the measurement ended with code {outcome.code}: {outcome.text}\n{logs}")
     lines = (run_folder / "measured.jsonl").read_text().splitlines()
+    shutil.rmtree(folder)
     return [{**json.loads(line), "model": setting.model.name} for line in lines]
 
 
