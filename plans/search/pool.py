@@ -120,12 +120,35 @@ def merged(parts: Sequence[Part], room: Room, ceiling: Ceiling) -> list[Load]:
 
     With no other pool, only the fastest is left.
     """
-    loads = front(parts[0], ceiling.measures) if len(parts) > 1 else list(parts[0])
-    for number, part in enumerate(parts[1:], start=1):
-        rest = _Rest.of(parts[number + 1 :], len(ceiling.others))
+    near = narrowed(parts, room, ceiling)
+    if not near:
+        return []
+    loads = front(near[0], ceiling.measures) if len(near) > 1 else near[0]
+    for number, part in enumerate(near[1:], start=1):
+        rest = _Rest.of(near[number + 1 :], len(ceiling.others))
         loads = front(list(extended(loads, part, rest, room, ceiling)), ceiling.measures)
     fitting = [load for load in loads if room.holds(*load[2:5]) and ceiling.admits(load.seconds)]
     return _fastest(fitting) if ceiling.alone else fitting
+
+
+def narrowed(parts: Sequence[Part], room: Room, ceiling: Ceiling) -> list[list[Load]]:
+    """What of each part can be in a plan, the least that the others take added to it.
+
+    What is left out makes that least larger, so it goes round until nothing changes; nothing is
+    left when there is no plan.
+    """
+    near, waiting = [list(part) for part in parts], list(range(len(parts)))
+    while waiting:
+        number = waiting.pop(0)
+        rest = _Rest.of([*near[:number], *near[number + 1 :]], len(ceiling.others))
+        kept = [load for load in near[number] if rest.leaves(load, room, ceiling)]
+        if not kept:
+            return []
+        if len(kept) < len(near[number]):
+            near[number] = kept
+            others = (other for other in range(len(near)) if other != number)
+            waiting += [other for other in others if other not in waiting]
+    return near
 
 
 def front(loads: Part, measures: Measures) -> list[Load]:
@@ -143,20 +166,43 @@ class _Rest:
     total: float
     seconds: Seconds
     resident: Ends
+    transient: Ends
     host: float
     last: bool
 
     @classmethod
     def of(cls, parts: Sequence[Part], stages: int) -> _Rest:
         seconds: Seconds = (0.0,) * stages
-        resident, host = NOTHING, 0.0
+        resident, transient, host = NOTHING, NOTHING, 0.0
         for part in parts:
             seconds = plus(seconds, least(part))
-            ends = min(load.resident[0] for load in part), min(load.resident[1] for load in part)
-            resident = added(resident, ends)
+            resident = added(resident, _smallest([load.resident for load in part]))
+            transient = larger(transient, _smallest([load.transient for load in part]))
             host += min(load.host for load in part)
-        total = sum(min(load.total for load in part) for part in parts)
-        return cls(total=total, seconds=seconds, resident=resident, host=host, last=not parts)
+        return cls(
+            total=sum(min(load.total for load in part) for part in parts),
+            seconds=seconds,
+            resident=resident,
+            transient=transient,
+            host=host,
+            last=not parts,
+        )
+
+    def holds(self, load: Load, room: Room) -> bool:
+        """Whether these roles may have room beside a load."""
+        return room.holds(
+            added(load.resident, self.resident),
+            larger(load.transient, self.transient),
+            load.host + self.host,
+        )
+
+    def leaves(self, load: Load, room: Room, ceiling: Ceiling) -> bool:
+        """Whether a load may have room beside these roles, and be fast enough with them."""
+        if not self.holds(load, room):
+            return False
+        if ceiling.alone:
+            return load.total + self.total <= ceiling.limit
+        return ceiling.admits(plus(load.seconds, self.seconds))
 
 
 def extended(loads: Part, part: Part, rest: _Rest, room: Room, ceiling: Ceiling) -> Iterator[Load]:
@@ -171,9 +217,7 @@ def extended(loads: Part, part: Part, rest: _Rest, room: Room, ceiling: Ceiling)
             if one.total + other.total > limit:
                 break
             joined = both(one, other)
-            if not room.holds(
-                added(joined.resident, rest.resident), joined.transient, joined.host + rest.host
-            ):
+            if not rest.holds(joined, room):
                 continue
             if ceiling.alone or ceiling.admits(plus(joined.seconds, rest.seconds)):
                 yield joined
@@ -213,6 +257,11 @@ def plus(one: Seconds, other: Seconds) -> Seconds:
 def least(part: Part) -> Seconds:
     """The least seconds of each stage, each by itself."""
     return tuple(map(min, zip(*(load.seconds for load in part), strict=True)))
+
+
+def _smallest(several: Sequence[Ends]) -> Ends:
+    """The least of each end, each by itself."""
+    return min(one[0] for one in several), min(one[1] for one in several)
 
 
 def added(one: Ends, other: Ends) -> Ends:
