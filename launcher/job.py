@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from launcher.folder import open_run, run_path
+from launcher.ledger import begin_here, end_here
 from launcher.local import Outcome, start
 from launcher.mpi import find_mpirun
 from launcher.screen import Screen
@@ -47,6 +48,7 @@ def run(
     attempt = open_run(folder, plan, resume=resume, overwrite=overwrite or rehearse)
     with Screen(plan, stream) as screen:
         screen.say(_header(plan, folder, str(mpirun)))
+        begin_here(folder, attempt, plan.world_size)
         outcome = start(
             plan,
             folder,
@@ -57,6 +59,7 @@ def run(
             until=until,
             listener=screen.hear,
         )
+        end_here(folder, attempt, outcome.code, outcome.text)
     return Run(folder=folder, outcome=outcome)
 
 

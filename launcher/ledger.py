@@ -7,12 +7,14 @@ where nothing is accounted and after slurmctld has forgotten the job (MinJobAge,
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runtime.commit import committed_steps
+from runtime.environment import host_name
 from runtime.events import EVENTS, EventLog
 
 HOUR = 3600.0
@@ -78,6 +80,34 @@ def note(run_folder: Path, kind: str, **fields: Any) -> None:
     log = EventLog(run_folder)
     log.event(kind, **fields)
     log.close()
+
+
+def begin_here(run_folder: Path, attempt: int, devices: int) -> None:
+    """Write down that an attempt begins on this machine, without a queue."""
+    note(
+        run_folder,
+        "attempt",
+        attempt=attempt,
+        job_id="",
+        nodes=host_name(),
+        restart=0,
+        devices=devices,
+    )
+
+
+def end_here(run_folder: Path, attempt: int, code: int, reason: str) -> None:
+    """Write down how an attempt on this machine ended."""
+    note(
+        run_folder,
+        "attempt_end",
+        attempt=attempt,
+        ended=round(time.time(), 3),
+        verdict="stop" if code else "done",
+        code=int(code),
+        step=committed_step(run_folder),
+        reason=reason or "all ranks came to the end",
+        excluded=[],
+    )
 
 
 def committed_step(run_folder: Path) -> int:

@@ -58,9 +58,9 @@ class Standing:
             return "running" if set(live) & {"RUNNING", "COMPLETING"} else "waiting"
         if self.halt:
             return "stopped"
-        if self.jobs is None and self.ledger.last and self.ledger.last.ended is None:
+        if not self.jobs and self.ledger.last and self.ledger.last.ended is None:
             return "running"
-        return "ended" if self.ledger.job_ids else "planned"
+        return "ended" if self.ledger.attempts or self.ledger.job_ids else "planned"
 
 
 def find_run(name: str) -> Path:
@@ -107,6 +107,8 @@ def standing(folder: Path, now: float) -> Standing:
 
 
 def _jobs(ledger: Ledger) -> tuple[QueuedJob, ...] | None:
+    if not ledger.job_ids:
+        return ()
     try:
         found = look(ledger.job_ids)
     except (Refused, Unreachable):
@@ -143,7 +145,8 @@ def job_text(job: QueuedJob) -> str:
 
 def attempt_text(attempt: Attempt) -> str:
     """'2 of job 17 on node[0-3]: step 118, 412 s; rank 3 killed by SIGKILL (again)'."""
-    place = f"{attempt.number} of job {attempt.job_id} on {attempt.nodes}"
+    job = f"of job {attempt.job_id} " if attempt.job_id else ""
+    place = f"{attempt.number} {job}on {attempt.nodes}"
     if attempt.ended is None:
         return f"{place}: under way"
     took = seconds_text(round(attempt.ended - attempt.started, 1))
