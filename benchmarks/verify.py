@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import inf
 
 from plans.choice import Choice, Switch
 from plans.dataflow import Role
+from plans.judging import TOLERANCE, Verification
 from plans.search import Asked, problem_of
 from plans.search.pool import ROLLOUT, TRAIN
 from plans.search.problem import Problem
@@ -25,26 +25,7 @@ from plans.space import SPACES
 from plans.workload import Candidate, Workload
 
 HINT = "the check by a solver needs scipy: pip install 'rlplan[verify]'"
-# HiGHS stops within this share of the optimum, and so much may the two differ.
-TOLERANCE = 1e-5
 Terms = list[tuple[int, float]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
-    """Seconds a step by the search and by the solver, and the size of what was solved."""
-
-    searched: float
-    solved: float | None
-    variables: int
-    constraints: int
-
-    @property
-    def agrees(self) -> bool:
-        """Whether both found the same seconds, as far as the solver's tolerance goes."""
-        if self.solved is None:
-            return False
-        return abs(self.searched - self.solved) <= 2 * TOLERANCE * self.solved
 
 
 def verify(search: Search) -> Verification:

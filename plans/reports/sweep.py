@@ -15,10 +15,14 @@ from plans.units import HOUR, seconds_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A kind of machine, its nodes, and the estimate there; or why there is no plan."""
+    """A kind of machine, its nodes, and the estimate there; or why there is no plan.
+
+    `ranks` are those that were asked for, None for one a device.
+    """
 
     hardware: str
     nodes: int
+    ranks: int | None = None
     estimate: Estimate | None = None
     reason: str = ""
 
@@ -114,7 +118,7 @@ def _row(one: Point, kept: bool) -> tuple[str, ...]:
     name = f"{one.nodes} × {one.hardware}"
     found = one.estimate
     if found is None:
-        return (name, "", "-", "", "", "", "", one.reason)
+        return (name, str(one.ranks or ""), "-", "", "", "", "", one.reason)
     return (
         name,
         str(found.plan.world_size),

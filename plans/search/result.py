@@ -71,7 +71,8 @@ class Search:
     """The plan, the optimum, the next best in order, and why the rest fell out.
 
     `ranked` begins with the plan. It is the simplest within `epsilon` of the optimum, so that
-    plans behind it may be faster by less than that.
+    plans behind it may be faster by less than that; or it was taken from them for the reason in
+    `chosen`.
     """
 
     workload: Workload
@@ -81,7 +82,7 @@ class Search:
     epsilon: float
     proof: Proof
     rejections: tuple[Rejection, ...] = ()
-    baseline: Ranked | None = None
+    chosen: str = ""
 
     @property
     def best(self) -> Ranked:

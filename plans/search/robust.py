@@ -19,6 +19,8 @@ from plans.workload import Candidate, Workload
 # Seconds a step of a candidate in a scenario; None when it has no room there.
 Seconds = Callable[[Candidate], float | None]
 OUT_OF_MEMORY = float("inf")
+# Plans of a search that are compared: the best ones.
+COMPARED = 5
 # By how much the constants may be off: decoding varies so between releases of one engine on
 # one machine, GEMMs between fits, lengths between checkpoints of a run.
 SCENARIOS = {
@@ -52,7 +54,7 @@ class Regret:
         return max(self.losses.values())
 
 
-def robust(found: Search, most: int = 5) -> list[Regret]:
+def robust(found: Search, most: int = COMPARED) -> list[Regret]:
     """The regret table of the best plans of a search, the plan of least regret first."""
     candidates = [one.candidate for one in found.ranked[:most]]
     return regrets(candidates, list(_scenarios(found)))
@@ -77,8 +79,11 @@ def perturbed(
         forward_factor=machine.step_rates.forward_factor * train,
         update_factor=machine.step_rates.update_factor * train,
     )
-    # The machine is read once and kept: this workload keeps another.
+    # Machine and groups are read once and kept: this workload keeps others.
     vars(other)["machine"] = replace(machine, step_rates=rates)
+    if job.cluster.groups:
+        kept = (perturbed(one, generate=generate, train=train) for one in other.groups)
+        vars(other)["groups"] = tuple(kept)
     return other
 
 
