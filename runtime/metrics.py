@@ -68,7 +68,6 @@ class MetricsWriter:
         self._board.close()
         self._prometheus.close()
 
-
     def _write_ranks(self) -> None:
         """Seconds of each phase on every rank in the newest step, as of the last checkpoint."""
         if self._newest and self._newest.ranks:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from plans.record import ExitCode
 from plans.inputs import RULE_REWARDS
+from plans.record import ExitCode
 from runtime.mistakes import MissingInput, RewardMistake
 from runtime.prompt import Prompt
 from runtime.rewards import load_rule
