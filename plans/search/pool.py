@@ -92,14 +92,23 @@ def part_of(choices: Sequence[Choice], *, keyed: bool) -> list[Load]:
     ]
 
 
-def pairs_of(train: Part, rollout: Part, switch: SwitchOf, ceiling: Ceiling) -> list[Load]:
-    """A trained and a rollout choice on the same ranks, with the switch between them."""
+def pairs_of(
+    train: Part, rollout: Part, switch: SwitchOf, ceiling: Ceiling, rest: Seconds
+) -> list[Load]:
+    """A trained and a rollout choice on the same ranks, with the switch between them.
+
+    Those that are fast enough when the other roles of the pool take `rest`.
+    """
     pairs = []
+    ordered = sorted(rollout, key=lambda load: load.total)
+    limit = ceiling.limit - sum(rest)
     for one in train:
-        for other in rollout:
+        for other in ordered:
+            if one.total + other.total > limit:
+                break
             between = switch(one.picks[0], other.picks[0])
             seconds = (*plus(one.seconds, other.seconds)[:-1], between.seconds)
-            if not ceiling.admits(seconds):
+            if not ceiling.admits(plus(seconds, rest)):
                 continue
             both, shared = added(one.resident, other.resident), between.shared
             pairs.append(
@@ -123,7 +132,8 @@ def merged(parts: Sequence[Part], room: Room, ceiling: Ceiling) -> list[Load]:
     near = narrowed(parts, room, ceiling)
     if not near:
         return []
-    loads = front(near[0], ceiling.measures) if len(near) > 1 else near[0]
+    near = [front(part, ceiling.measures) for part in near]
+    loads = near[0]
     for number, part in enumerate(near[1:], start=1):
         rest = _Rest.of(near[number + 1 :], len(ceiling.others))
         loads = front(list(extended(loads, part, rest, room, ceiling)), ceiling.measures)

@@ -45,7 +45,8 @@ def _pairs(tables: Tables, train: Part, rollout: Part) -> list[Load]:
         return tables.switch(one, other, together=True)
 
     stages = (0.0,) * len(train[0].seconds)
-    return pairs_of(train, rollout, switch, Ceiling(limit=inf, others=stages, alone=True))
+    ceiling = Ceiling(limit=inf, others=stages, alone=True)
+    return pairs_of(train, rollout, switch, ceiling, rest=stages)
 
 
 def _with(loads: Part, part: Part) -> list[Load]:

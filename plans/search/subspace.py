@@ -128,6 +128,7 @@ class _Attempt:
         coupled = TRAIN in homes and ROLLOUT in homes
         self.apart = coupled and homes[TRAIN] != homes[ROLLOUT]
         self.together = coupled and not self.apart
+        self.home = homes[TRAIN].group if self.together else 0
         self.rooms = [
             Room(tables.capacity(pool.group), tables.host_capacity(pool.group)) for pool in pools
         ]
@@ -162,7 +163,9 @@ class _Attempt:
         """The switch between two choices; asked for once for each pair of keys."""
         key = (train.switch_key, rollout.switch_key)
         if key not in self.switches:
-            self.switches[key] = self.tables.switch(train, rollout, together=self.together)
+            self.switches[key] = self.tables.switch(
+                train, rollout, together=self.together, group=self.home
+            )
         return self.switches[key]
 
     def _front(self, number: int, limit: float) -> list[Load]:
@@ -182,11 +185,13 @@ class _Attempt:
             return []
         ready: list[Part] = []
         if self.together and TRAIN in parts:
-            pairs = pairs_of(parts.pop(TRAIN), parts.pop(ROLLOUT), self.switch, ceiling)
+            train, rollout = parts.pop(TRAIN), parts.pop(ROLLOUT)
+            rest = total([(0.0,) * len(whole), *map(least, parts.values())])
+            pairs = pairs_of(train, rollout, self.switch, ceiling, rest)
             if not pairs:
                 return []
             ready.append(pairs)
-        ready += [front(part, ceiling.measures) for part in parts.values()]
+        ready += parts.values()
         loads = merged(ready, self.rooms[number], ceiling)
         return front(loads, _after if self.apart else _seconds)
 
