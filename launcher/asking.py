@@ -119,10 +119,14 @@ def pricing(price: str | None) -> Callable[[Estimate], Estimate]:
     dollars = _dollars(price)
     if dollars is not None:
         flat = flat_price(dollars)
-        return lambda found: replace(found, price=flat, priced="as given")
+        return lambda found: replace(
+            found, prices=(flat,) * len(found.plan.groups), priced="as given"
+        )
     listed = read_prices(Path(price) if price else None)
     return lambda found: replace(
-        found, price=listed.prices.get(found.hardware.name), priced=listed.as_of
+        found,
+        prices=tuple(listed.prices.get(group.hardware) for group in found.plan.groups),
+        priced=listed.as_of,
     )
 
 
@@ -154,6 +158,8 @@ def sweep(asked: Question, hardware: Sequence[str], nodes: Sequence[int]) -> tup
 
     ask = asked.asking()
     cluster = ask(()).plan.job.cluster
+    if cluster.groups:
+        raise UserError("--hardware and --nodes compare clusters of one kind; this one has groups")
     kinds, counts = hardware or (cluster.hardware,), nodes or (cluster.nodes,)
     points = []
     for kind, count in tracked(tuple(product(kinds, counts)), "machines"):

@@ -22,6 +22,7 @@ from plans.chain import chain_of
 from plans.hardware import HardwareSpec, read_hardware
 from plans.load import check_inputs, make_plan
 from plans.plan import Plan
+from plans.runnable import check_runnable
 from plans.source import UserError, read_yaml
 from runtime.environment import current
 from runtime.files import write_file
@@ -134,7 +135,9 @@ def try_job(path: Path, wish: Wish) -> str:
 def read_job(path: Path, wish: Wish) -> tuple[Plan, Path]:
     """The plan of a job file or a plan.json, and the folder where its paths start."""
     if path.suffix == ".json":
-        return read_own_plan(path), wish.base or Path()
+        plan = read_own_plan(path)
+        check_runnable(plan.job, plan.model)
+        return plan, wish.base or Path()
     plan = make_plan(path)
     check_inputs(path)
     return plan, path.parent
@@ -194,7 +197,7 @@ def _excluded(runs: Path, plan: Plan, site: SiteSpec, now: float) -> str:
     bad = {node.name for node in read_bad_nodes(runs, now)}
     partition = plan.job.slurm.partition or site.default_partition or ""
     left = usable_nodes(partition) - bad if bad else set()
-    nodes = plan.world_size // plan.ranks_per_node
+    nodes = plan.nodes
     return compress(bad) if bad and len(left) >= nodes else ""
 
 

@@ -80,8 +80,8 @@ class Tables(Protocol):
         """Every legal way to run the role on that many ranks; empty when there is none."""
         ...
 
-    def switch(self, train: Choice, rollout: Choice, *, together: bool) -> Switch:
-        """The switch between two choices, on the same ranks or on different pools.
+    def switch(self, train: Choice, rollout: Choice, *, together: bool, group: int = 0) -> Switch:
+        """The switch between two choices, on the same ranks of a group or on different pools.
 
         It depends on the `switch_key` of the two, and on nothing else of them.
         """

@@ -148,11 +148,8 @@ def unrunnable(job: JobSpec) -> list[str]:
 
 def unplanned(job: JobSpec) -> list[str]:
     """What of a job the planner does not take into account yet, each in a few words."""
-    found = {"a lag": bool(job.algorithm.lag), "groups of nodes": bool(job.cluster.groups)}
-    return [
-        *(name for name, present in found.items() if present),
-        *_fixed(job, ("pool", "cp", "ep", "vpp")),
-    ]
+    lagged = ["a lag"] if job.algorithm.lag else []
+    return [*lagged, *_fixed(job, ("pool", "cp", "ep", "vpp"))]
 
 
 def _fixed(job: JobSpec, options: tuple[str, ...]) -> list[str]:

@@ -98,7 +98,7 @@ class Estimate:
     outside: tuple[PhaseEstimate, ...]
     memory: tuple[MemoryEstimate, ...]
     chain: Chain
-    price: Price | None = None
+    prices: tuple[Price | None, ...] = ()
     priced: str = ""
 
     @property
@@ -117,19 +117,33 @@ class Estimate:
 
     @property
     def device_hours(self) -> Interval:
+        """Of the devices of all groups of nodes."""
         return self.run * (self.plan.world_size / HOUR)
 
     @property
+    def group_hours(self) -> tuple[Interval, ...]:
+        """Device hours of each group of nodes: all are held until the run ends."""
+        return tuple(self.run * (group.rank_count / HOUR) for group in self.plan.groups)
+
+    @property
     def dollars(self) -> Interval | None:
-        """At the typical price for the expected hours; the ends at the ends of both."""
-        if self.price is None:
+        """At the typical prices for the expected hours; the ends at the ends of both."""
+        priced = [price for price in self.prices if price]
+        if len(priced) < len(self.plan.groups):
             return None
-        hours = self.device_hours
-        return Interval(
-            low=hours.low * self.price.low,
-            expected=hours.expected * self.price.typical,
-            high=hours.high * self.price.high,
-        )
+        total = Interval(low=0.0, expected=0.0, high=0.0)
+        for hours, price in zip(self.group_hours, priced, strict=True):
+            total += Interval(
+                low=hours.low * price.low,
+                expected=hours.expected * price.typical,
+                high=hours.high * price.high,
+            )
+        return total
+
+    def hardware_of(self, pool: str) -> HardwareSpec:
+        """Of the nodes that a pool lies on."""
+        number = self.plan.groups.index(self.plan.group_of(pool))
+        return self.search.workload.groups[number].hardware
 
     @property
     def peak(self) -> MemoryEstimate:
@@ -163,12 +177,11 @@ class Estimate:
         return max(0.0, self.plan.step_seconds - busy)
 
 
-def estimate_of(found: Search, prices: tuple[Price | None, str] = (None, "")) -> Estimate:
+def estimate_of(found: Search) -> Estimate:
     """The estimate of the best plan of a search; PlanError when the queue's limit is too short."""
     workload, candidate = found.workload, found.best.candidate
     plan = found.plan()
     steps, outside = step_times(workload, candidate), outside_times(workload, candidate)
-    price, priced = prices
     return Estimate(
         search=found,
         plan=plan,
@@ -176,13 +189,12 @@ def estimate_of(found: Search, prices: tuple[Price | None, str] = (None, "")) ->
         outside=_phases(workload, plan, plan.outside, outside),
         memory=tuple(one for phase in plan.phases for one in _memory(found, plan, phase.name)),
         chain=chain_of(plan, plan.slowest),
-        price=price,
-        priced=priced,
     )
 
 
 def interval(workload: Workload, seconds: float) -> Interval:
-    low, high = ends_of(workload.machine.sigma)
+    """The 80 % interval around seconds, with several groups of nodes that of the least sure."""
+    low, high = ends_of(max(group.machine.sigma for group in workload.groups))
     return Interval(low=low * seconds, expected=seconds, high=high * seconds)
 
 
@@ -198,8 +210,9 @@ def _phases(
 def _phase_estimate(
     workload: Workload, plan: Plan, phase: PhasePlan, time: PhaseTime
 ) -> PhaseEstimate:
+    pool = next(pool for pool in plan.pools if pool.name == time.pool)
+    workload, devices = workload.at(pool.first_rank), pool.rank_count
     rate = workload.hardware.flops_per_second(workload.precision)
-    devices = next(pool.rank_count for pool in plan.pools if pool.name == time.pool)
     seconds = max(phase.seconds, 1 / TERA)
     return PhaseEstimate(
         name=phase.name,
@@ -225,6 +238,6 @@ def _memory(found: Search, plan: Plan, phase: str) -> Iterator[MemoryEstimate]:
             rank=account.rank,
             kinds={str(kind): n for kind, n in account.by_kind().items() if kind != Kind.HOST},
             modules=account.by_module(MODULE_DEPTH),
-            capacity_bytes=float(workload.hardware.memory_bytes),
+            capacity_bytes=float(workload.at(pool.first_rank).hardware.memory_bytes),
             host_bytes=account.host_total,
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import sqrt
 
 from plans.chain import chain_of
 from plans.dataflow import Role
 from plans.memory import peak_account
 from plans.outline import NO_SWITCH, apart, switch_summary
+from plans.placement import NodeGroup
 from plans.plan import FORMAT, PhasePlan, Plan
 from plans.reshard import ReshardSummary, island_ranks
 from plans.timeline import PhaseTime, outside_times, step_seconds, step_times
@@ -24,9 +26,8 @@ def plan_of(workload: Workload, candidate: Candidate) -> Plan:
         job=workload.job,
         model=workload.model,
         reward_model=workload.reward_model,
-        hardware=workload.hardware.name,
+        groups=tuple(_node_groups(workload)),
         precision=workload.precision,
-        ranks_per_node=workload.ranks_per_node,
         pools=candidate.pools,
         placements=candidate.placements,
         phases=tuple(_phase_plan(workload, candidate, time) for time in steps),
@@ -38,12 +39,28 @@ def plan_of(workload: Workload, candidate: Candidate) -> Plan:
     return plan
 
 
+def _node_groups(workload: Workload) -> Iterator[NodeGroup]:
+    """The groups of nodes, their ranks one behind another."""
+    first = 0
+    named = zip(workload.job.cluster.all_groups, workload.groups, strict=True)
+    for group, here in named:
+        yield NodeGroup(
+            name=group.name,
+            hardware=here.hardware.name,
+            first_rank=first,
+            rank_count=here.world_size,
+            ranks_per_node=here.ranks_per_node,
+        )
+        first += here.world_size
+
+
 def _switch(workload: Workload, candidate: Candidate) -> ReshardSummary:
     """What the plan promises of the switch to the rollout, if it has one."""
     if not candidate.generates:
         return NO_SWITCH
     if candidate.placement(Role.ACTOR_TRAIN).pool != candidate.placement(Role.ACTOR_ROLLOUT).pool:
         return apart(workload.model, candidate.rollout, workload.element_bytes)
+    workload = _home(workload, candidate, candidate.placement(Role.ACTOR_TRAIN).pool)
     return switch_summary(
         workload.model,
         candidate.train,
@@ -66,7 +83,10 @@ def checkpoint_interval(
     if job.checkpoint.every:
         return job.checkpoint.every
     cost = next(time.seconds for time in outside if time.name == "checkpoint")
-    between_failures = workload.hardware.node_failure_hours * HOUR / job.cluster.nodes
+    failures_per_hour = sum(
+        here.job.cluster.nodes / here.hardware.node_failure_hours for here in workload.groups
+    )
+    between_failures = HOUR / failures_per_hour
     step = step_seconds(steps)
     return max(1, min(job.steps, int(sqrt(2 * cost * between_failures) / step)))
 
@@ -82,7 +102,7 @@ def deadline_seconds(workload: Workload, seconds: float) -> float:
 
 
 def _phase_plan(workload: Workload, candidate: Candidate, time: PhaseTime) -> PhasePlan:
-    seconds = time.seconds
+    seconds, home = time.seconds, _home(workload, candidate, time.pool)
     return PhasePlan(
         name=time.name,
         role=time.role,
@@ -90,9 +110,14 @@ def _phase_plan(workload: Workload, candidate: Candidate, time: PhaseTime) -> Ph
         stage=time.stage,
         seconds=_rounded(seconds),
         sigma=_rounded(time.sigma),
-        deadline_seconds=_rounded(deadline_seconds(workload, seconds)),
+        deadline_seconds=_rounded(deadline_seconds(home, seconds)),
         peak_bytes=round(peak_account(workload, candidate, time.name).total),
     )
+
+
+def _home(workload: Workload, candidate: Candidate, name: str) -> Workload:
+    """The part of the work's cluster that a pool lies in."""
+    return workload.at(next(pool.first_rank for pool in candidate.pools if pool.name == name))
 
 
 def _rounded(seconds: float) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from plans.source import SpecError, read_yaml, suggestion
+from plans.source import Location, SpecError, read_yaml, suggestion
 from plans.times.calibration import Calibration, Level
 from plans.times.device import Device, device, read_devices
 from plans.units import GIB, TERA
@@ -113,13 +113,13 @@ def known_hardware() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def read_hardware(name: str) -> HardwareSpec:
-    """The hardware of that name; SpecError listing the known names when there is none."""
+def read_hardware(name: str, at: Location = ("cluster", "hardware")) -> HardwareSpec:
+    """The hardware of that name; SpecError at `at` with the known names when there is none."""
     known = known_hardware()
     if name not in known:
         hint = suggestion(name, known)
         message = f"{name!r} is not known; known: {', '.join(known)}{hint}"
-        raise SpecError(message, at=("cluster", "hardware"))
+        raise SpecError(message, at=at)
     data = read_yaml(FOLDER / f"{name}.yaml").data
     parts = {
         "chip": device(data["chip"], read_devices()),

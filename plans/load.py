@@ -5,13 +5,13 @@ The paths inside a job file start at its folder, so that it can be planned from 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from plans.estimate import Estimate, estimate_of
-from plans.hardware import read_hardware
+from plans.hardware import HardwareSpec, read_hardware
 from plans.model import ModelSpec, from_config, read_model
 from plans.plan import Plan
 from plans.runnable import check_runnable
@@ -45,13 +45,13 @@ class Terms:
 DEFAULT = Terms()
 
 
-def make_plan(path: str | Path, changes: Changes = ()) -> Plan:
+def make_plan(path: str | Path, changes: Changes = (), *, to_run: bool = True) -> Plan:
     """The plan of the job file at `path`; UserError with file and line when there is none.
 
-    PlanError also for what can be estimated but not run here (see plans.runnable). `changes`
-    are made to the job before it is planned.
+    PlanError also for what can be planned but not run here (see plans.runnable), unless it is
+    not `to_run`. `changes` are made to the job before it is planned.
     """
-    return _located(path, lambda job, base: search_job(job, base, to_run=True).plan(), changes)
+    return _located(path, lambda job, base: search_job(job, base, to_run=to_run).plan(), changes)
 
 
 def estimate(path: str | Path, changes: Changes = (), terms: Terms = DEFAULT) -> Estimate:
@@ -102,8 +102,17 @@ def search_job(job: JobSpec, base: Path, terms: Terms = DEFAULT, *, to_run: bool
     if to_run:
         check_runnable(job, model)
     judge = read_reward_model(job, base)
-    hardware = replace(read_hardware(job.cluster.hardware), level=terms.level, own=terms.own)
-    return search(job, model, hardware, judge, Asked(space=terms.space, shown=terms.shown))
+    hardware, *others = read_groups(job, terms)
+    asked = Asked(space=terms.space, shown=terms.shown)
+    return search(job, model, hardware, judge, asked, tuple(others))
+
+
+def read_groups(job: JobSpec, terms: Terms = DEFAULT) -> Iterator[HardwareSpec]:
+    """The hardware of each group of nodes in turn; SpecError at a name that is not known."""
+    for number, group in enumerate(job.cluster.all_groups):
+        at: Location = ("cluster", "groups", number) if job.cluster.groups else ("cluster",)
+        hardware = read_hardware(group.hardware, at=(*at, "hardware"))
+        yield replace(hardware, level=terms.level, own=terms.own)
 
 
 def read_job_model(job: JobSpec, base: Path) -> ModelSpec:

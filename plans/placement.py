@@ -10,6 +10,25 @@ from plans.resources import Recompute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeGroup:
+    """Nodes of one kind and the run of consecutive ranks on them."""
+
+    name: str
+    hardware: str
+    first_rank: int
+    rank_count: int
+    ranks_per_node: int
+
+    @property
+    def ranks(self) -> range:
+        return range(self.first_rank, self.first_rank + self.rank_count)
+
+    @property
+    def nodes(self) -> int:
+        return self.rank_count // self.ranks_per_node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResourcePool:
     """A run of consecutive ranks that colocated roles share."""
 

@@ -13,13 +13,13 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from plans.dataflow import Role
 from plans.model import ModelSpec
-from plans.placement import Placement, ResourcePool
+from plans.placement import NodeGroup, Placement, ResourcePool
 from plans.reshard import ReshardSummary
 from plans.source import UserError, read_json
 from plans.spec import JobSpec
 from plans.spread import ends_of
 
-FORMAT = 2
+FORMAT = 3
 # The phase in which all pools take part.
 SWITCH = "reshard"
 
@@ -54,9 +54,8 @@ class Plan:
     job: JobSpec
     model: ModelSpec
     reward_model: ModelSpec | None
-    hardware: str
+    groups: tuple[NodeGroup, ...]
     precision: str
-    ranks_per_node: int
     pools: tuple[ResourcePool, ...]
     placements: tuple[Placement, ...]
     phases: tuple[PhasePlan, ...]
@@ -67,6 +66,28 @@ class Plan:
     @property
     def world_size(self) -> int:
         return max(pool.ranks.stop for pool in self.pools)
+
+    @property
+    def hardware(self) -> str:
+        """Of the first group of nodes, which is the only one of a plan that can be run."""
+        return self.groups[0].hardware
+
+    @property
+    def ranks_per_node(self) -> int:
+        """Of the first group of nodes."""
+        return self.groups[0].ranks_per_node
+
+    @property
+    def nodes(self) -> int:
+        """Of all groups."""
+        return sum(group.nodes for group in self.groups)
+
+    def group_of(self, pool: str) -> NodeGroup:
+        """The group of nodes that a pool lies in; KeyError when the plan has no such pool."""
+        for one in self.pools:
+            if one.name == pool:
+                return next(group for group in self.groups if one.first_rank in group.ranks)
+        raise KeyError(pool)
 
     def placement(self, role: Role) -> Placement:
         """The placement of a role; KeyError when the plan has no such role."""

@@ -89,7 +89,7 @@ class GroupSpec(Part):
 class ClusterSpec(Part):
     """Hardware by name (see plans/hardware) and how much of it: one kind, or groups of several.
 
-    With groups, the roles choose by `roles.<role>.group`, and the others are on the first.
+    With groups, a role is bound to one by `roles.<role>.group`; the planner places the others.
     """
 
     hardware: str = "cpu"

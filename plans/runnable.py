@@ -17,7 +17,9 @@ def check_runnable(job: JobSpec, model: ModelSpec) -> None:
             at=("model",),
         )
     if missing := unrunnable(job):
-        raise PlanError(f"not run here yet, only estimated: {', '.join(missing)}")
+        text = f"not run here yet, only estimated: {', '.join(missing)}"
+        reason = "; nothing moves weights between pools on different nodes"
+        raise PlanError(text + reason * bool(job.cluster.groups))
 
 
 def check_plannable(job: JobSpec) -> None:

@@ -57,6 +57,10 @@ class Space:
 FULL = Space(name="full")
 RUNNABLE = Space(name="runnable", without=frozenset(UNSUPPORTED))
 SPACES = {space.name: space for space in (RUNNABLE, FULL)}
+# On groups of nodes every group has a pool of its own, and the pools their layouts.
+GROUPED = Space(
+    name="grouped", without=RUNNABLE.without - frozenset({Feature.POOLS, Feature.LAYOUTS})
+)
 
 
 def features_of(candidate: Candidate) -> tuple[Feature, ...]:

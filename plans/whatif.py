@@ -60,11 +60,15 @@ def questions(plan: Plan, hardware: HardwareSpec) -> Iterator[Question]:
 
 def roomier(found: Search) -> Answer:
     """What if every device had twice the memory."""
-    hardware = found.workload.hardware
-    larger = replace(hardware, memory_gib=ROOMIER * hardware.memory_gib)
+    workload = found.workload
+    first, *others = (
+        replace(kind, memory_gib=ROOMIER * kind.memory_gib)
+        for kind in (workload.hardware, *workload.others)
+    )
+    larger = replace(workload, hardware=first, others=tuple(others))
     question = Question(text=f"{ROOMIER} times the memory", changes=())
     try:
-        other = search_workload(replace(found.workload, hardware=larger), Asked(shown=1))
+        other = search_workload(larger, Asked(shown=1))
         return Answer(question=question, estimate=estimate_of(other))
     except UserError as error:
         return Answer(question=question, reason=str(error))

@@ -12,7 +12,7 @@ from plans.machine import Machine, machine_of
 from plans.model import ModelSpec
 from plans.placement import Placement, ResourcePool, RolloutSettings, TrainSettings
 from plans.resources import GroupSpec
-from plans.source import PlanError
+from plans.source import Location, PlanError
 from plans.spec import JobSpec
 
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2}
@@ -63,7 +63,7 @@ class Workload:
 
     @property
     def world_size(self) -> int:
-        if len(self.groups) > 1:
+        if self.job.cluster.groups:
             return sum(group.world_size for group in self.groups)
         cluster = self.job.cluster
         return cluster.ranks or cluster.nodes * self.hardware.devices_per_node
@@ -107,13 +107,18 @@ class Workload:
         return self.job.batch.sequences // self.job.batch.mini_batches
 
     def check_cluster(self) -> None:
-        """PlanError when the ranks do not fit the nodes."""
-        if len(self.groups) > 1:
-            for group in self.groups:
-                group.check_cluster()
-            return
+        """PlanError when the ranks do not fit the nodes, or groups differ in their precision."""
+        precisions = {group.precision for group in self.groups}
+        if len(precisions) > 1:
+            text = f"the groups of nodes are for {' and '.join(sorted(precisions))}; settle one"
+            raise PlanError(text, at=("precision",))
+        for number, group in enumerate(self.groups):
+            at = ("cluster", "groups", number) if self.job.cluster.groups else ("cluster",)
+            group.check_ranks((*at, "ranks"))
+
+    def check_ranks(self, at: Location) -> None:
+        """PlanError at `at` when the ranks of one kind of node do not fit them."""
         cluster, ranks = self.job.cluster, self.world_size
-        at = ("cluster", "ranks")
         if ranks % cluster.nodes:
             raise PlanError(f"{ranks} ranks do not spread evenly over {cluster.nodes} nodes", at=at)
         if self.ranks_per_node > self.hardware.devices_per_node and not self.hardware.oversubscribe:

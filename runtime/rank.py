@@ -23,6 +23,7 @@ from plans.hardware import read_hardware
 from plans.plan import Plan
 from plans.platform import device_mask
 from plans.record import Verdict
+from plans.runnable import check_runnable
 from plans.source import UserError
 from runtime import environment
 from runtime.agreement import agree
@@ -125,6 +126,7 @@ def start(options: Options, ending: Ending) -> RankContext:
         ending.attempt_folder = make_attempt(options.run_folder, options.attempt)
     require_own(options.run_folder)
     plan = read_own_plan(options.run_folder / "plan.json")
+    check_runnable(plan.job, plan.model)
     control = ending.control = connect(plan)
     agree(control, plan, ending.place)
     attempt = control.broadcast(_attempt(options), what="attempt")

@@ -34,7 +34,7 @@ def check(plan: Plan, site: SiteSpec, mpi: str) -> list[UserError]:
 
 
 def _check_partition(plan: Plan, name: str, partition: Partition) -> list[UserError]:
-    nodes = plan.world_size // plan.ranks_per_node
+    nodes = plan.nodes
     found = []
     if not partition.up:
         found.append(_error("partition", f"{name!r} is down"))

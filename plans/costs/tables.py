@@ -64,12 +64,13 @@ class Costs:
         """The legal layouts of a role, and why the others are not."""
         return self._groups[group].layouts(role, ranks)
 
-    def switch(self, train: Choice, rollout: Choice, *, together: bool) -> Switch:
-        """The switch between two choices, on the same ranks or on different pools."""
+    def switch(self, train: Choice, rollout: Choice, *, together: bool, group: int = 0) -> Switch:
+        """The switch between two choices, on the same ranks of a group or on different pools."""
         work, shape = self._workload, role_shape(self._workload, Role.ACTOR_ROLLOUT)
         if together:
-            what = moved(work.groups[0], shape, train.layout, rollout.layout)
-            parts = switch_parts(work.groups[0], what)
+            here = work.groups[group]
+            what = moved(here, shape, train.layout, rollout.layout)
+            parts = switch_parts(here, what)
         else:
             what = moved_apart(work.groups[0], shape, rollout.layout)
             parts = apart_parts(work, shape, rollout.layout)

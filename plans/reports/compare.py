@@ -9,7 +9,7 @@ from typing import Any
 from plans.estimate import Estimate
 from plans.placement import Placement
 from plans.plan import Plan
-from plans.reports.facts import DIGEST_SHOWN
+from plans.reports.facts import DIGEST_SHOWN, machine_text
 from plans.reports.rows import Rows, ends, layout_text
 from plans.reports.words import COLUMNS, change, gib, number, table
 from plans.units import bytes_text, seconds_text
@@ -105,7 +105,7 @@ def _rows(estimates: list[Estimate]) -> Rows:
     plans = [one.plan for one in estimates]
     rows: Rows = [("job", *(plan.job.name for plan in plans))]
     rows.append(("model", *(PurePath(plan.job.model.path).name for plan in plans)))
-    rows.append(("machine", *(_machine(one) for one in estimates)))
+    rows.append(("machine", *(machine_text(one) for one in estimates)))
     rows.append(("plan", *(plan.digest[:DIGEST_SHOWN] for plan in plans)))
     for role in dict.fromkeys(str(each.role) for plan in plans for each in plan.placements):
         placed = [_placement(plan, role) for plan in plans]
@@ -124,12 +124,6 @@ def _rows(estimates: list[Estimate]) -> Rows:
     rows.append(("dollars", *(_dollars(one) for one in estimates)))
     rows.append(("jobs", *(str(one.chain.jobs) for one in estimates)))
     return rows
-
-
-def _machine(estimate: Estimate) -> str:
-    plan = estimate.plan
-    nodes = plan.world_size // plan.ranks_per_node
-    return f"{nodes} × {plan.ranks_per_node} {estimate.hardware.title}"
 
 
 def _placement(plan: Plan, role: str) -> Placement | None:

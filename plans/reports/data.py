@@ -12,7 +12,7 @@ from plans.reports.compare import answers_data
 from plans.reports.facts import assumptions, levers_of
 from plans.whatif import Answer
 
-FORMAT = 1
+FORMAT = 2
 
 
 def estimate_data(estimate: Estimate, answers: Sequence[Answer] = ()) -> dict[str, Any]:
@@ -28,9 +28,10 @@ def estimate_data(estimate: Estimate, answers: Sequence[Answer] = ()) -> dict[st
         },
         "cluster": {
             "hardware": estimate.hardware.name,
-            "nodes": plan.world_size // plan.ranks_per_node,
+            "nodes": plan.nodes,
             "ranks_per_node": plan.ranks_per_node,
             "world_size": plan.world_size,
+            "groups": [asdict(group) for group in plan.groups],
         },
         "precision": plan.precision,
         "calibration": found.workload.machine.level,
@@ -57,14 +58,23 @@ def estimate_data(estimate: Estimate, answers: Sequence[Answer] = ()) -> dict[st
 
 
 def _totals(estimate: Estimate) -> dict[str, Any]:
-    price, dollars = estimate.price, estimate.dollars
+    dollars, plan = estimate.dollars, estimate.plan
+    prices = estimate.prices or (None,) * len(plan.groups)
+    groups = zip(plan.groups, estimate.group_hours, prices, strict=True)
     return {
         "step_seconds": asdict(estimate.step),
         "run_seconds": asdict(estimate.run),
         "device_hours": asdict(estimate.device_hours),
         "response_tokens_per_day": estimate.tokens_per_day,
         "dollars": asdict(dollars) if dollars else None,
-        "price": {**asdict(price), "as_of": estimate.priced} if price else None,
+        "groups": [
+            {
+                "name": group.name,
+                "device_hours": asdict(hours),
+                "price": {**asdict(price), "as_of": estimate.priced} if price else None,
+            }
+            for group, hours, price in groups
+        ],
         "jobs": estimate.chain.jobs,
         "stops": list(estimate.chain.stops),
         "checkpoint_every": estimate.plan.checkpoint_every,

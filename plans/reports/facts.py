@@ -28,26 +28,35 @@ def title(estimate: Estimate) -> str:
     parts = (
         plan.job.name,
         f"{model} ({count_text(plan.model.parameter_count)} parameters)",
-        f"{plan.world_size // plan.ranks_per_node} × {plan.ranks_per_node} "
-        f"{estimate.hardware.title}",
+        machine_text(estimate),
         plan.precision,
     )
     return SEPARATOR.join(parts)
 
 
+def machine_text(estimate: Estimate) -> str:
+    """'4 × 8 H100-SXM'; with groups of nodes each of them."""
+    groups = zip(estimate.plan.groups, estimate.search.workload.groups, strict=True)
+    return " + ".join(
+        f"{group.nodes} × {group.ranks_per_node} {here.hardware.title}" for group, here in groups
+    )
+
+
 def origin(estimate: Estimate) -> Facts:
     """The plan's digest and how sure it is the best; what the numbers rest on."""
-    found, machine = estimate.search, estimate.search.workload.machine
-    proof, (low, high) = found.proof, ends_of(machine.sigma)
+    found = estimate.search
+    machines = [group.machine for group in found.workload.groups]
+    proof, (low, high) = found.proof, ends_of(max(machine.sigma for machine in machines))
     best = f"simplest within {found.epsilon:.0%} of the optimum" if found.simpler else "optimum"
     text = f"{best} of {short_count(proof.plans)} plans ({found.space} space), gap {proof.gap:.1%}"
     if proof.unopened_plans:
         text += f"; {short_count(proof.unopened_plans)} ruled out by a bound"
     yield "plan", f"{estimate.plan.digest[:DIGEST_SHOWN]} · {text}"
-    stacks = ", ".join(dict.fromkeys(one.stack for one in machine.calibrations))
+    used = (one.stack for machine in machines for one in machine.calibrations)
+    stacks = ", ".join(dict.fromkeys(used))
     yield (
         "calibration",
-        f"{machine.level}: {stacks}; "
+        f"{machines[0].level}: {stacks}; "
         f"{COVERED:.0%} of steps within {low:.2g} to {high:.2g} of the plan",
     )
 
@@ -62,7 +71,7 @@ def totals(estimate: Estimate) -> Facts:
     jobs = f"{plural(estimate.chain.jobs, 'job')} of {plan.job.slurm.time}"
     hours = estimate.device_hours
     cost = f"{number(hours.expected)} {estimate.hardware.device}-hours {ends(hours)}"
-    yield "cost", SEPARATOR.join((cost, *_dollars(estimate), jobs))
+    yield "cost", SEPARATOR.join((cost, *_shares(estimate), *_dollars(estimate), jobs))
     yield "outside", outside(estimate)
 
 
@@ -131,9 +140,24 @@ def duration(value: Interval) -> str:
     return f"{seconds_text(value.expected)} ({low} - {high})"
 
 
+def _shares(estimate: Estimate) -> tuple[str, ...]:
+    """The device hours of each of several groups of nodes."""
+    groups = list(zip(estimate.plan.groups, estimate.group_hours, strict=True))
+    texts = (f"{number(hours.expected)} {group.name}" for group, hours in groups)
+    return (", ".join(texts),) if len(groups) > 1 else ()
+
+
 def _dollars(estimate: Estimate) -> tuple[str, ...]:
-    dollars, price = estimate.dollars, estimate.price
-    if dollars is None or price is None:
+    dollars = estimate.dollars
+    if dollars is None:
         return ()
-    hourly = f"${price.typical:.2f} ({price.low:.2f}-{price.high:.2f}) an hour"
-    return (f"${number(dollars.expected)} {ends(dollars)} at {hourly}, {estimate.priced}",)
+    several = len(estimate.prices) > 1
+    hourly = [
+        f"${price.typical:.2f} ({price.low:.2f}-{price.high:.2f}) an hour"
+        + f" of {group.name}" * several
+        for group, price in zip(estimate.plan.groups, estimate.prices, strict=True)
+        if price
+    ]
+    return (
+        f"${number(dollars.expected)} {ends(dollars)} at {', '.join(hourly)}, {estimate.priced}",
+    )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from plans.estimate import Estimate, PhaseEstimate
+from plans.placement import NodeGroup
 from plans.reports.charts import Bar, Chart, Piece, stacked, svg
 from plans.reports.compare import answers_rows
 from plans.reports.facts import (
@@ -21,7 +22,7 @@ from plans.reports.facts import (
     totals,
 )
 from plans.reports.html import document, facts, section, table
-from plans.reports.rows import memory_rows, phase_rows, placement_rows, word
+from plans.reports.rows import memory_rows, nodes_text, phase_rows, placement_rows, word
 from plans.reports.words import change, number
 from plans.units import GIB, bytes_text, seconds_text
 from plans.whatif import Answer
@@ -41,7 +42,8 @@ def _sections(estimate: Estimate, answers: Sequence[Answer]) -> Iterator[str]:
     yield from section("Placement", table(placement_rows(estimate), ""))
     yield from section("A step", svg(_timeline(estimate)), table(phase_rows(estimate), " nnnnn"))
     rows = memory_rows(estimate.memory)
-    yield from section("Memory", svg(_memory(estimate)), table(rows, " " + "n" * len(rows[0])))
+    charts = (svg(_memory(estimate, group)) for group in estimate.plan.groups)
+    yield from section("Memory", *charts, table(rows, " " + "n" * len(rows[0])))
     yield from section("In all", *facts(totals(estimate)), *facts(reasons(estimate)))
     if answers:
         asked = table(answers_rows(estimate, answers), " nnnn")
@@ -71,8 +73,10 @@ def _share(estimate: Estimate, phase: PhaseEstimate) -> str:
     return f"{phase.seconds.expected / estimate.step.expected:.0%} of the step"
 
 
-def _memory(estimate: Estimate) -> Chart:
-    """A bar a phase of the fullest rank, its kinds side by side, and the capacity."""
+def _memory(estimate: Estimate, group: NodeGroup) -> Chart:
+    """A bar a phase of the fullest rank of a group, its kinds side by side, and the capacity."""
+    several = len(estimate.plan.groups) > 1
+    moments = [one for one in estimate.memory if one.rank in group.ranks]
     bars = tuple(
         Bar(
             label=one.phase,
@@ -81,11 +85,13 @@ def _memory(estimate: Estimate) -> Chart:
             ),
             text=f"{number(one.total / GIB)}",
         )
-        for one in estimate.memory
+        for one in moments
     )
-    capacity = estimate.peak.capacity_bytes
+    capacity = moments[0].capacity_bytes
     text = f"capacity {bytes_text(capacity)}"
-    title = f"Memory of the fullest {estimate.hardware.device} in each phase"
+    title = f"Memory of the fullest {estimate.hardware.device} in each phase" + (
+        f", {nodes_text(estimate, moments[0].pool)}" * several
+    )
     return Chart(title=title, unit="GiB", bars=bars, line=(capacity / GIB, text))
 
 

@@ -47,7 +47,15 @@ def placement_rows(estimate: Estimate) -> Rows:
         (_roles(each), _ranks(plan, each[0].pool), layout_text(each[0]), settings_text(each[0]))
         for each in groups.values()
     ]
+    if len(plan.groups) > 1:
+        homes = ("nodes", *(nodes_text(estimate, each[0].pool) for each in groups.values()))
+        rows = [(row[0], home, *row[1:]) for row, home in zip(rows, homes, strict=True)]
     return rows
+
+
+def nodes_text(estimate: Estimate, pool: str) -> str:
+    """'rollout (A10G)': the group of nodes that a pool lies on."""
+    return f"{estimate.plan.group_of(pool).name} ({estimate.hardware_of(pool).title})"
 
 
 def phase_rows(estimate: Estimate) -> Rows:

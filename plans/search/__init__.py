@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from plans.costs.tables import Costs
@@ -14,10 +14,11 @@ from plans.memory import verdict_of
 from plans.model import ModelSpec
 from plans.plan import Plan
 from plans.runnable import check_plannable, check_runnable
-from plans.search.assembly import candidate_of, peak_bytes
+from plans.search.assembly import candidate_of, pool_ends
 from plans.search.book import Book
 from plans.search.branch import Found, Progress, fastest
 from plans.search.count import count_in, count_members, count_plans
+from plans.search.homes import homes_of, nothing_on_groups
 from plans.search.pool import ROLLOUT
 from plans.search.preference import EPSILON, simplest
 from plans.search.problem import NO_LIMIT, Fix, Limits, Problem
@@ -31,7 +32,7 @@ from plans.search.refusal import (
 )
 from plans.search.result import Proof, Ranked, Search
 from plans.source import PlanError
-from plans.space import RUNNABLE, Feature, Space
+from plans.space import GROUPED, RUNNABLE, Feature, Space
 from plans.spec import JobSpec
 from plans.units import GIB
 from plans.workload import Candidate, Workload
@@ -74,10 +75,16 @@ def search(
     hardware: HardwareSpec,
     reward_model: ModelSpec | None = None,
     asked: Asked = DEFAULT,
+    others: tuple[HardwareSpec, ...] = (),
 ) -> Search:
-    """Every plan of a job, judged; PlanError when none is legal or none fits."""
+    """Every plan of a job, judged; PlanError when none is legal or none fits.
+
+    `others` is the hardware of all groups of nodes but the first.
+    """
     check_plannable(job)
-    workload = Workload(job=job, model=model, hardware=hardware, reward_model=reward_model)
+    workload = Workload(
+        job=job, model=model, hardware=hardware, reward_model=reward_model, others=others
+    )
     return search_workload(workload, asked)
 
 
@@ -85,6 +92,8 @@ def search_workload(workload: Workload, asked: Asked = DEFAULT) -> Search:
     """The same for a workload already put together."""
     workload.check_cluster()
     workload.check_lengths()
+    if len(workload.groups) > 1 and asked.space == RUNNABLE:
+        asked = replace(asked, space=GROUPED)
     book = Book(problem_of(workload, asked))
     return _Run(workload, asked, book).result()
 
@@ -100,6 +109,7 @@ def problem_of(workload: Workload, asked: Asked = DEFAULT) -> Problem:
         roles=roles_of(workload.job),
         ranks=tuple(one.world_size for one in workload.groups),
         tables=Costs(workload, space),
+        homes=homes_of(workload),
         one_layout=not space.allows(Feature.LAYOUTS),
         limits=Limits(pools=NO_LIMIT if space.allows(Feature.POOLS) else 1),
         fixed=fixed,
@@ -162,12 +172,13 @@ class _Run:
         return False
 
     def _ranked(self, found: Found) -> Ranked:
-        reserve = self.workload.hardware.reserve_bytes
-        peak = peak_bytes(self.book.problem.tables, found)
+        tables, groups = self.book.problem.tables, self.workload.groups
+        peak = max(
+            max(pool_ends(tables, found, pool)) + groups[pool.group].hardware.reserve_bytes
+            for pool in found.pools
+        )
         return Ranked(
-            candidate=candidate_of(found),
-            step_seconds=found.seconds,
-            peak_bytes=round(peak) + reserve,
+            candidate=candidate_of(found), step_seconds=found.seconds, peak_bytes=round(peak)
         )
 
     def _illegal(self) -> list[Rejection]:
@@ -177,10 +188,12 @@ class _Run:
         tables = problem.tables
         assert isinstance(tables, Costs), "the tables of a workload"
         for role in problem.roles:
-            layouts = tables.layouts(role, problem.ranks[0])
-            rejected += layouts.rejected
-            if not any(tables.sizes(role, group) for group in problem.groups_of(role)):
-                raise nothing_legal(layouts.rejected)
+            homes = problem.groups_of(role)
+            found = [tables.layouts(role, problem.ranks[home], home).rejected for home in homes]
+            mine = [one for each in found for one in each]
+            rejected += mine
+            if not any(tables.sizes(role, home) for home in homes):
+                raise nothing_legal(role, mine)
         return list(dict.fromkeys(rejected))
 
     def _rejected(self) -> Iterator[Rejection]:
@@ -190,6 +203,8 @@ class _Run:
                 yield rejection(self.workload, candidate, need)
 
     def _nothing(self, illegal: list[Rejection]) -> PlanError:
+        if len(self.workload.groups) > 1:
+            return nothing_on_groups(self.book, self.workload)
         needs = list(too_large(self.book))
         if not needs:
             return nothing_shared(self.book, illegal)

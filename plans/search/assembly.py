@@ -66,7 +66,8 @@ def _switch(tables: Tables, found: Found, pool: Pool) -> Switch:
     if not {TRAIN, ROLLOUT} & set(pool.roles) or not {TRAIN, ROLLOUT} <= set(picks):
         return Switch(seconds=0.0, staging=NOTHING)
     together = {TRAIN, ROLLOUT} <= set(pool.roles)
-    return tables.switch(picks[TRAIN], picks[ROLLOUT], together=together)
+    group = pool.group if together else 0
+    return tables.switch(picks[TRAIN], picks[ROLLOUT], together=together, group=group)
 
 
 def _layout(picks: dict[Role, Choice], pick: Choice, *, together: bool) -> ParallelLayout:

@@ -20,11 +20,13 @@ from plans.workload import Candidate, Workload
 MOST_NODES_TRIED = 512
 
 
-def nothing_legal(rejected: Sequence[Rejection]) -> PlanError:
+def nothing_legal(role: Role, rejected: Sequence[Rejection]) -> PlanError:
     """What stands in the way of a role, each reason once; at the role that the user can change."""
-    role = rejected[0].role if rejected else Role.ACTOR_TRAIN
-    reasons = "; ".join(dict.fromkeys(one.reason for one in rejected))
-    return PlanError(f"no legal layout: {reasons}", at=("roles", role.value))
+    reasons = dict.fromkeys(one.reason for one in rejected)
+    text = (
+        "; ".join(reasons) or "its fixed degrees do not multiply to a number of ranks it may have"
+    )
+    return PlanError(f"no legal layout: {text}", at=("roles", role.value))
 
 
 def nothing_shared(book: Book, rejected: Sequence[Rejection]) -> PlanError:

@@ -68,7 +68,7 @@ def test_no_phase_is_faster_than_the_device_can_be(make):
 
 def test_dollars_are_hours_at_the_price_with_both_spreads():
     estimate = large()
-    hours, price = estimate.device_hours, estimate.price
+    hours, (price,) = estimate.device_hours, estimate.prices
     assert estimate.dollars == Interval(
         low=hours.low * price.low,
         expected=hours.expected * price.typical,

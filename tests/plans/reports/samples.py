@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from plans.estimate import Estimate, estimate_of
 from plans.hardware import read_hardware
@@ -14,10 +15,11 @@ PPO = {"name": "ppo", "kl": {"weight": 0.1}}
 
 
 def estimated(chosen, name="toy") -> Estimate:
-    hardware = chosen.cluster.hardware
-    found = search(chosen, model(name), read_hardware(hardware))
+    hardware, *others = (read_hardware(group.hardware) for group in chosen.cluster.all_groups)
+    estimate = estimate_of(search(chosen, model(name), hardware, others=tuple(others)))
     listed = read_prices()
-    return estimate_of(found, (listed.prices.get(hardware), listed.as_of))
+    prices = tuple(listed.prices.get(group.hardware) for group in estimate.plan.groups)
+    return replace(estimate, prices=prices, priced=listed.as_of)
 
 
 def large() -> Estimate:

@@ -58,7 +58,14 @@ class Synthetic:
             self.drawn[key] = found[: self.most]
         return self.drawn[key]
 
-    def switch(self, train: Choice, rollout: Choice, *, together: bool) -> Switch:
+    def switch(
+        self,
+        train: Choice,
+        rollout: Choice,
+        *,
+        together: bool,
+        group: int = 0,  # noqa: ARG002
+    ) -> Switch:
         draw = Random(f"{self.seed}-{train.layout}-{rollout.layout}-{together}")
         shared = draw.choice([0.0, 1.0]) if together else 0.0
         return Switch(
