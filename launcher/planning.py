@@ -86,6 +86,7 @@ def render(job: Path, output: Path | None, python: str, mpi: str | None, as_json
     from launcher.platforms import platform_of
     from plans.hardware import read_hardware
     from plans.load import make_plan
+    from plans.runnable import check_rendered
     from runtime.trust import read_own_plan
     from slurm.script import MPICH_PLUGIN
     from slurm.script import render as render_script
@@ -94,9 +95,11 @@ def render(job: Path, output: Path | None, python: str, mpi: str | None, as_json
     site = find_site(Path())
     ours = site.ours if site else OursSpec()
     planned = job.suffix == ".json"
-    chosen = read_own_plan(job) if planned else make_plan(job)
+    chosen = read_own_plan(job) if planned else make_plan(job, check=check_rendered)
     base = Path() if planned else job.parent
-    hardware = read_hardware(chosen.hardware)
+    hardware, *others = (read_hardware(group.hardware) for group in chosen.groups)
+    if others:
+        click.echo("not run yet: the ranks refuse a plan on several groups of nodes", err=True)
     text = render_script(
         chosen,
         hardware,
@@ -105,6 +108,7 @@ def render(job: Path, output: Path | None, python: str, mpi: str | None, as_json
         python=python,
         mpi=mpi or ours.mpi or MPICH_PLUGIN,
         ours=ours,
+        others=tuple(others),
     )
     place = _leave_plan(chosen)
     if output:

@@ -25,6 +25,8 @@ from plans.variant import Change, changed
 
 Result = TypeVar("Result")
 Changes = tuple[Change, ...]
+# Refuses a job with its model, by PlanError.
+Check = Callable[[JobSpec, ModelSpec], None]
 # What Hugging Face calls a model with one score a sequence.
 SCORES = "ForSequenceClassification"
 
@@ -45,13 +47,13 @@ class Terms:
 DEFAULT = Terms()
 
 
-def make_plan(path: str | Path, changes: Changes = (), *, to_run: bool = True) -> Plan:
+def make_plan(path: str | Path, changes: Changes = (), check: Check = check_runnable) -> Plan:
     """The plan of the job file at `path`; UserError with file and line when there is none.
 
-    PlanError also for what can be planned but not run here (see plans.runnable), unless it is
-    not `to_run`. `changes` are made to the job before it is planned.
+    PlanError also for what can be planned but not run here (see plans.runnable), or what
+    another `check` refuses. `changes` are made to the job before it is planned.
     """
-    return _located(path, lambda job, base: search_job(job, base, to_run=to_run).plan(), changes)
+    return _located(path, lambda job, base: search_job(job, base, check=check).plan(), changes)
 
 
 def estimate(path: str | Path, changes: Changes = (), terms: Terms = DEFAULT) -> Estimate:
@@ -96,11 +98,13 @@ def check_inputs(path: str | Path) -> None:
         raise SpecError("\n".join(missing))
 
 
-def search_job(job: JobSpec, base: Path, terms: Terms = DEFAULT, *, to_run: bool = False) -> Search:
+def search_job(
+    job: JobSpec, base: Path, terms: Terms = DEFAULT, check: Check | None = None
+) -> Search:
     """The search over all plans of a job whose paths start at `base`."""
     model = read_job_model(job, base)
-    if to_run:
-        check_runnable(job, model)
+    if check:
+        check(job, model)
     judge = read_reward_model(job, base)
     hardware, *others = read_groups(job, terms)
     asked = Asked(space=terms.space, shown=terms.shown)

@@ -22,6 +22,12 @@ def check_runnable(job: JobSpec, model: ModelSpec) -> None:
         raise PlanError(text + reason * bool(job.cluster.groups))
 
 
+def check_rendered(job: JobSpec, model: ModelSpec) -> None:
+    """PlanError as above, but for groups of nodes: their script shows what Slurm is asked for."""
+    cluster = job.cluster.model_copy(update={"groups": ()})
+    check_runnable(job.model_copy(update={"cluster": cluster}), model)
+
+
 def check_plannable(job: JobSpec) -> None:
     """PlanError when the planner would take no notice of something the job asks for."""
     if missing := unplanned(job):

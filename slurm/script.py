@@ -32,18 +32,23 @@ def render(
     until: int | None = None,
     budget_hours: float | None = None,
     ours: OursSpec | None = None,
+    others: tuple[HardwareSpec, ...] = (),
 ) -> str:
     """The batch script that runs a plan from `runs/<name>/plan.json` under the submit directory.
 
     `base` is the folder where the job file's paths start, as seen from the submit directory;
     `python` the interpreter on the compute nodes. A rehearsal runs without engines. After
     `budget_hours` of all devices together the run is not queued again. `ours` is what the site
-    wants: its variables, its container, checks it leaves out. UserError when a value holds a
-    control character, which no quoting keeps out of a script.
+    wants: its variables, its container, checks it leaves out; `others` the hardware of all groups
+    of nodes but the first. UserError when a value holds a control character, which no quoting
+    keeps out of a script, and for groups whose platforms differ.
     """
     template = shell_environment().get_template("job.sbatch.j2")
     rank = [*(["--rehearse"] if rehearse else []), *(["--until", str(until)] if until else [])]
     site = ours or OursSpec()
+    kinds = dict.fromkeys(one.platform for one in (hardware, *others))
+    if len(kinds) > 1:
+        raise UserError(f"one script sets the variables of one platform, not {', '.join(kinds)}")
     rank += [word for name in site.skip_checks for word in ("--skip-check", name)]
     variables = [one for one in platform.variables if one.scope != "debug"]
     names = {one.name for one in variables} | set(site.environment)
@@ -51,8 +56,8 @@ def render(
         plan=plan,
         site=site.environment,
         entrance=entrance_of(site.container, platform.name, names),
-        hardware=hardware,
-        directives=directives_of(plan, hardware, mpi, rehearse=rehearse),
+        titles=" and ".join(dict.fromkeys(one.title for one in (hardware, *others))),
+        directives=directives_of(plan, hardware, mpi, others=others, rehearse=rehearse),
         variables=variables,
         base=base,
         python=python,

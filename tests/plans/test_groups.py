@@ -12,6 +12,7 @@ from plans.plan import dumps, read_plan
 from plans.reports.data import estimate_data
 from plans.reports.page import page
 from plans.reports.screen import estimate_text
+from plans.runnable import check_rendered
 from plans.search import Asked, search
 from plans.source import PlanError, SpecError
 from plans.space import FULL, GROUPED
@@ -157,6 +158,6 @@ def test_an_unknown_kind_of_node_is_refused_where_it_stands(tmp_path):
 
 
 def test_a_plan_on_groups_is_made_but_not_run():
-    assert len(make_plan(EXAMPLE, to_run=False).groups) == 2
+    assert len(make_plan(EXAMPLE, check=check_rendered).groups) == 2
     with pytest.raises(PlanError, match="groups of nodes; nothing moves weights between pools"):
         make_plan(EXAMPLE)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from launcher.platforms import platform_of
 from plans.hardware import read_hardware
-from plans.search import make_plan
+from plans.search import make_plan, search
 from plans.source import UserError
 from plans.variables import Variable
 from slurm.directives import directives_of
@@ -37,9 +37,27 @@ def masked(text: str) -> str:
 
 ONE = (Variable(name="ONE", value="a b", reason="because", source="here"),)
 TWO = (*ONE, Variable(name="TWO", value="2", reason="why not", source="there", scope="tune"))
+
+
+def mixed_script(**changes):
+    """On a node of A100 and two of A10G; `changes` are to the keys of the second group."""
+    groups = [
+        {"name": "train", "hardware": "a100-sxm-80"},
+        {"name": "sample", "hardware": "a10g", "nodes": 2, **changes},
+    ]
+    chosen = large_job(
+        cluster={"groups": groups}, tokens={"prompt": 512, "response": 512}, model="0.5b"
+    )
+    hardware, *others = (read_hardware(group.hardware) for group in chosen.cluster.all_groups)
+    found = search(chosen, model("0.5b"), hardware, others=tuple(others))
+    platform = replace(platform_of(hardware), variables=ONE)
+    return render(found.plan(), hardware, platform, others=tuple(others))
+
+
 SCRIPTS = {
     "job-7b-h100.sbatch": lambda: masked(script(large_job(), "7b", variables=TWO)),
     "job-toy-cpu.sbatch": lambda: masked(script(job(), variables=TWO)),
+    "job-mixed.sbatch": lambda: masked(mixed_script()),
     "job-7b-mi300x.sbatch": lambda: masked(
         script(large_job(cluster={"hardware": "mi300x", "nodes": 2}), "7b", variables=ONE)
     ),
@@ -71,6 +89,39 @@ def test_shellcheck_finds_nothing(chosen, tmp_path):
     path.write_text(script(*chosen))
     found = subprocess.run(["shellcheck", path], capture_output=True, text=True, check=False)
     assert found.stdout == ""
+
+
+@pytest.mark.parametrize("program", [("bash", "-n"), ("shellcheck",)])
+def test_a_script_of_two_kinds_of_nodes_is_valid_shell(program, tmp_path):
+    if not shutil.which(program[0]):
+        pytest.skip(f"{program[0]} is not installed")
+    path = tmp_path / "job.sbatch"
+    path.write_text(mixed_script())
+    subprocess.run([*program, path], check=True)
+
+
+def test_two_kinds_of_nodes_are_components_of_a_heterogeneous_job():
+    text = mixed_script()
+    first, second = text.split("#SBATCH hetjob\n")
+    assert (options(first)["nodes"], options(first)["cpus-per-task"]) == ("1", "16")
+    assert (options(second)["nodes"], options(second)["cpus-per-task"]) == ("2", "12")
+    assert options(second)["partition"] == options(first)["partition"] == "gpu"
+    assert text.count("--het-group=") == text.count("-m runtime.rank") == 2
+    assert "--het-group=0 --nodes=1 --ntasks=8" in text
+    assert "--het-group=1 --nodes=2 --ntasks=16" in text
+
+
+def test_groups_of_one_kind_are_one_homogeneous_allocation():
+    text = mixed_script(hardware="a100-sxm-80")
+    assert "hetjob" not in text
+    assert "het-group" not in text
+    assert options(text)["nodes"] == "3"
+    assert "--nodes=3 --ntasks=24" in text
+
+
+def test_nodes_of_two_platforms_have_no_script():
+    with pytest.raises(UserError, match="one platform, not cuda, rocm"):
+        mixed_script(hardware="mi300x")
 
 
 def test_the_header_asks_for_what_the_plan_needs():
@@ -109,7 +160,7 @@ def test_the_header_stands_before_the_first_command():
 def test_the_signal_leaves_time_for_a_slow_step_and_a_slow_checkpoint():
     chosen = large_job()
     plan, hardware = planned(chosen, "7b"), read_hardware("h100-sxm")
-    signal = dict(directives_of(plan, hardware, "pmi2").sbatch)["signal"]
+    signal = dict(directives_of(plan, hardware, "pmi2").sbatch[0])["signal"]
     slow = plan.slowest * (plan.step_seconds + plan.phase("checkpoint").seconds)
     assert int(signal.removeprefix("B:USR1@")) >= slow + 60
 
