@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast, get_args
 
 import click
 
@@ -47,6 +47,14 @@ space_option = click.option(
     show_default=True,
     help="Plans that the engines here run, or all that the models know.",
 )
+
+
+class Machine(NamedTuple):
+    """A kind of hardware, its nodes, and the ranks on all of them; None for one a device."""
+
+    hardware: str
+    nodes: int
+    ranks: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,33 +158,44 @@ def answers(asked: Question, found: Estimate) -> tuple[Answer, ...]:
     )
 
 
-def sweep(asked: Question, hardware: Sequence[str], nodes: Sequence[int]) -> tuple[Point, ...]:
-    """The job on each kind of hardware with each number of nodes; () keeps what the job says."""
+def sweep_machines(found: Estimate, hardware: Sequence[str], nodes: Sequence[int]) -> list[Machine]:
+    """Each kind of hardware with each number of nodes; () keeps what the job says."""
     from plans.hardware import read_hardware
-    from plans.reports.sweep import Point
     from plans.source import UserError
 
-    ask = asked.asking()
-    cluster = ask(()).plan.job.cluster
+    cluster = found.plan.job.cluster
     if cluster.groups:
         raise UserError("--hardware and --nodes compare clusters of one kind; this one has groups")
     kinds, counts = hardware or (cluster.hardware,), nodes or (cluster.nodes,)
+    ranks = {
+        kind: cluster.ranks if read_hardware(kind).platform == "cpu" else None for kind in kinds
+    }
+    return [Machine(kind, count, ranks[kind]) for kind, count in product(kinds, counts)]
+
+
+def points_on(
+    ask: Callable[[tuple[Change, ...]], Estimate], machines: Sequence[Machine]
+) -> tuple[Point, ...]:
+    """The job on each machine, or why it has no plan there."""
+    from plans.reports.sweep import Point
+    from plans.source import UserError
+
     points = []
-    for kind, count in tracked(tuple(product(kinds, counts)), "machines"):
-        ranks = None if read_hardware(kind).platform != "cpu" else cluster.ranks
+    for one in tracked(machines, "machines"):
         try:
-            found = ask(_machine(kind, count, ranks))
-            points.append(Point(hardware=kind, nodes=count, estimate=found))
+            found = ask(changes_to(one))
+            points.append(Point(**one._asdict(), estimate=found))
         except UserError as error:
-            points.append(Point(hardware=kind, nodes=count, reason=str(error)))
+            points.append(Point(**one._asdict(), reason=str(error)))
     return tuple(points)
 
 
-def _machine(kind: str, nodes: int, ranks: int | None) -> tuple[Change, ...]:
+def changes_to(machine: Machine) -> tuple[Change, ...]:
+    """What puts a job on another machine."""
     from plans.variant import Change
 
-    values = {"hardware": kind, "nodes": nodes, "ranks": ranks}
-    return tuple(Change(at=("cluster", name), value=value) for name, value in values.items())
+    values = machine._asdict().items()
+    return tuple(Change(at=("cluster", name), value=value) for name, value in values)
 
 
 def listed(texts: str | None, option: str, known: Sequence[str] = ()) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from launcher.asking import (
     fix_option,
     level_option,
     listed,
+    points_on,
     price_option,
     question,
     space_option,
-    sweep,
+    sweep_machines,
 )
+from launcher.judging import Wishes, failed, judged, judging_options, wishes_of
 from launcher.planning import columns, echo_json, json_option, output_option, write
 from plans.source import UserError
 
@@ -36,6 +39,7 @@ ON_SCREEN = 3
 @level_option
 @calibration_option
 @space_option
+@judging_options
 @click.option("--hardware", metavar="NAME,...", help="On these kinds of nodes: a table.")
 @click.option("--nodes", metavar="N,...", help="On so many nodes: a table.")
 @click.option(
@@ -56,10 +60,10 @@ def estimate(
     html: Path | None,
     as_json: bool,
     **asked: Any,
-) -> None:
+) -> int:
     """Say what a run will take: seconds by phase, memory, device hours, jobs in the chain.
 
-    The exit code is 1 when no plan fits.
+    The exit code is 1 when no plan fits, or when --verify finds another optimum.
 
     \b
     Examples:
@@ -67,26 +71,37 @@ def estimate(
       rlplan estimate job.yaml --detail --price 2.50
       rlplan estimate job.yaml --fix tp=4,rollout.tp=2
       rlplan estimate job.yaml --html plan.html
+      rlplan estimate job.yaml --objective deadline=12 --robust
+      rlplan estimate job.yaml --baseline runs/math-grpo-7b/plan.json --verify
       rlplan estimate job.yaml --hardware h100-sxm,mi300x --nodes 1,2,4,8
       rlplan estimate --measured runs/math-grpo-7b -o mine.yaml
       rlplan estimate job.yaml --calibration mine.yaml
     """
     if output and not measured:
         raise click.UsageError("-o writes the constants of --measured; --html writes a page")
+    wishes = wishes_of(asked)
     if measured:
+        if wishes:
+            raise click.UsageError("--measured is about a plan that was run; leave the others out")
         _print_measured(measured, output, as_json)
-    elif job is None:
+        return 0
+    if job is None:
         raise click.UsageError("give a job file, or --measured runs/NAME")
-    elif hardware or nodes:
+    if (hardware or nodes) and not wishes.objective:
+        if wishes:
+            raise click.UsageError("--hardware and --nodes make a table; --objective chooses of it")
         _print_sweep(question(job, **asked, shown=1), hardware, nodes, as_json)
-    else:
-        shown = 0 if detail or html or as_json else ON_SCREEN
-        _print_estimate(question(job, **asked, shown=shown), detail, html, as_json)
+        return 0
+    wishes = replace(wishes, hardware=_kinds(hardware), nodes=counts(nodes, "--nodes"))
+    shown = 0 if detail or html or as_json or wishes.robust else ON_SCREEN
+    return _print_estimate(question(job, **asked, shown=shown), wishes, detail, html, as_json)
 
 
-def _print_estimate(asked: Question, detail: bool, html: Path | None, as_json: bool) -> None:
-    """As a page, as JSON, in detail or on one screen."""
-    found = asked.estimate()
+def _print_estimate(
+    asked: Question, wishes: Wishes, detail: bool, html: Path | None, as_json: bool
+) -> int:
+    """As a page, as JSON, in detail or on one screen; the exit code."""
+    found, judgement = judged(asked, wishes)
     what_ifs = answers(asked, found) if detail or html else ()
     if html:
         from plans.reports.page import page
@@ -95,8 +110,9 @@ def _print_estimate(asked: Question, detail: bool, html: Path | None, as_json: b
     if as_json:
         from plans.reports.data import estimate_data
 
-        echo_json(estimate_data(found, what_ifs))
-    elif detail:
+        echo_json(estimate_data(found, what_ifs, judgement))
+        return failed(judgement)
+    if detail:
         from plans.reports.detail import detail_text
 
         click.echo(detail_text(found, columns(), what_ifs), nl=False)
@@ -104,15 +120,26 @@ def _print_estimate(asked: Question, detail: bool, html: Path | None, as_json: b
         from plans.reports.screen import estimate_text
 
         click.echo(estimate_text(found, columns()), nl=False)
+    from plans.reports.judged import judged_text
+
+    click.echo(judged_text(found.search, judgement, columns()), nl=False)
+    return failed(judgement)
+
+
+def _kinds(hardware: str | None) -> tuple[str, ...]:
+    """The kinds of hardware that --hardware names."""
+    from plans.hardware import known_hardware
+
+    return listed(hardware, "--hardware", known_hardware())
 
 
 def _print_sweep(asked: Question, hardware: str | None, nodes: str | None, as_json: bool) -> None:
     """Print what the job takes on each of these machines."""
-    from plans.hardware import known_hardware
     from plans.reports.sweep import sweep_data, sweep_text
 
-    kinds = listed(hardware, "--hardware", known_hardware())
-    points = sweep(asked, kinds, counts(nodes, "--nodes"))
+    ask = asked.asking()
+    machines = sweep_machines(ask(()), _kinds(hardware), counts(nodes, "--nodes"))
+    points = points_on(ask, machines)
     if as_json:
         echo_json(sweep_data(points))
     else:

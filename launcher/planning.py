@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launcher.asking import Question, fix_option, fixes, question, tracked
+from launcher.asking import Question, fix_option, fixes, price_option, question, tracked
+from launcher.judging import failed, judged, judging_options, wishes_of
 from plans.source import UserError
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ output_option = click.option(
 @job_argument
 @output_option
 @fix_option
+@price_option
+@judging_options
 @click.option(
     "--compare",
     "others",
@@ -39,33 +42,43 @@ output_option = click.option(
 def plan(
     job: Path,
     output: Path | None,
-    fixed: tuple[str, ...],
     others: tuple[str, ...],
     as_json: bool,
-) -> None:
+    **asked: Any,
+) -> int:
     """Plan the run of a job file.
 
-    Prints what the plan decides; -o writes plan.json, --json prints it.
+    Prints what the plan decides; -o writes plan.json, --json prints it. With these, what
+    --objective, --robust, --baseline and --verify found goes to stderr.
 
     \b
     Examples:
       rlplan plan job.yaml -o plan.json
       rlplan plan job.yaml --compare tp=4 --compare nodes=8 --compare other.yaml
+      rlplan plan job.yaml --objective cost --price 2.50
+      rlplan plan job.yaml --robust --verify
+      rlplan plan job.yaml --baseline runs/math-grpo-7b/plan.json
     """
-    from plans.load import estimate as estimate_file
     from plans.plan import dumps
+    from plans.reports.judged import judged_text
     from plans.reports.screen import plan_text
 
+    wishes = wishes_of(asked)
     if others:
-        _compare(question(job, fixed, shown=1), others, as_json)
-        return
-    found = estimate_file(job, fixes(fixed))
+        if wishes:
+            raise click.UsageError("--compare shows plans as they are; leave the others out")
+        _compare(question(job, **asked, shown=1), others, as_json)
+        return 0
+    found, judgement = judged(question(job, **asked), wishes)
     if output:
         write(output, dumps(found.plan))
     elif as_json:
         click.echo(dumps(found.plan), nl=False)
     else:
         click.echo(plan_text(found, columns()), nl=False)
+    told = judged_text(found.search, judgement, columns())
+    click.echo(told, nl=False, err=bool(output or as_json))
+    return failed(judgement)
 
 
 @click.command()

@@ -125,6 +125,9 @@ def runnable_of(found: Search) -> Runnable:
         other = search_workload(found.workload, Asked(space=RUNNABLE, shown=1))
     except UserError as error:
         return Runnable(reason=str(error))
+    lacking = features_of(other.optimum.candidate)
+    if lacking:
+        return Runnable(reason=f"{lacking[0]}: {UNSUPPORTED[lacking[0]]}")
     return Runnable(plan=other.optimum)
 
 

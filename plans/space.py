@@ -56,23 +56,26 @@ class Space:
 
 FULL = Space(name="full")
 RUNNABLE = Space(name="runnable", without=frozenset(UNSUPPORTED))
-SPACES = {space.name: space for space in (RUNNABLE, FULL)}
 # On groups of nodes every group has a pool of its own, and the pools their layouts.
 GROUPED = Space(
     name="grouped", without=RUNNABLE.without - frozenset({Feature.POOLS, Feature.LAYOUTS})
 )
+SPACES = {space.name: space for space in (RUNNABLE, GROUPED, FULL)}
 
 
 def features_of(candidate: Candidate) -> tuple[Feature, ...]:
     """The features that a candidate uses, in the order of their names above."""
     layouts = [one.layout for one in candidate.placements if one.role != Role.ACTOR_ROLLOUT]
     settings = [one.train for one in candidate.placements if one.train]
+    rollouts = [one.rollout for one in candidate.placements if one.rollout]
     used = {
         Feature.POOLS: len(candidate.pools) > 1,
         Feature.LAYOUTS: len(set(layouts)) > 1,
         Feature.CONTEXT: any(layout.cp > 1 for layout in layouts),
         Feature.EXPERT: any(layout.ep > 1 for layout in layouts),
         Feature.VIRTUAL: any(layout.vpp > 1 for layout in layouts),
+        Feature.UNEVEN: any(one.first_layers or one.last_layers for one in settings),
         Feature.OFFLOAD: any(one.optimizer_offload for one in settings),
+        Feature.SLEEP: any(one.sleep for one in rollouts),
     }
     return tuple(feature for feature in Feature if used.get(feature))

@@ -33,8 +33,9 @@ NAMES = {
     "run",
     "submit",
 }
+JUDGING = {"--objective", "--robust", "--baseline", "--verify"}
 COMMANDS = {
-    "plan": {"job", "--output", "--fix", "--compare", "--json"},
+    "plan": {"job", "--output", "--fix", "--price", "--compare", "--json", *JUDGING},
     "estimate": {
         "job",
         "--detail",
@@ -49,6 +50,7 @@ COMMANDS = {
         "--measured",
         "--output",
         "--json",
+        *JUDGING,
     },
     "diff": {"one", "other", "--json"},
     "explain": {"job", "--why-not", "--fix", "--json"},

@@ -10,13 +10,16 @@ from typing import Any
 from plans.estimate import Estimate, Interval, MemoryEstimate, PhaseEstimate
 from plans.reports.compare import answers_data
 from plans.reports.facts import assumptions, levers_of
+from plans.reports.judged import NOTHING, Judgement, judged_data
 from plans.whatif import Answer
 
 FORMAT = 2
 
 
-def estimate_data(estimate: Estimate, answers: Sequence[Answer] = ()) -> dict[str, Any]:
-    """Seconds, bytes and totals with their intervals; what-ifs when they were asked."""
+def estimate_data(
+    estimate: Estimate, answers: Sequence[Answer] = (), judged: Judgement = NOTHING
+) -> dict[str, Any]:
+    """Seconds, bytes and totals with their intervals; what-ifs and judgement where asked for."""
     plan, found = estimate.plan, estimate.search
     return {
         "format": FORMAT,
@@ -47,6 +50,7 @@ def estimate_data(estimate: Estimate, answers: Sequence[Answer] = ()) -> dict[st
             "gap": found.proof.gap,
             "space": found.space,
             "epsilon": found.epsilon,
+            "chosen": found.chosen,
         },
         "optimum": found.optimum.data(),
         "layouts": [one.data() for one in found.ranked],
@@ -54,6 +58,7 @@ def estimate_data(estimate: Estimate, answers: Sequence[Answer] = ()) -> dict[st
         "levers": levers_of(estimate),
         "assumptions": list(assumptions(estimate)),
         "what_ifs": answers_data(answers),
+        **judged_data(found, judged),
     }
 
 

@@ -48,6 +48,7 @@ def origin(estimate: Estimate) -> Facts:
     machines = [group.machine for group in found.workload.groups]
     proof, (low, high) = found.proof, ends_of(max(machine.sigma for machine in machines))
     best = f"simplest within {found.epsilon:.0%} of the optimum" if found.simpler else "optimum"
+    best = f"{found.chosen}, beside the optimum" if found.chosen else best
     text = f"{best} of {short_count(proof.plans)} plans ({found.space} space), gap {proof.gap:.1%}"
     if proof.unopened_plans:
         text += f"; {short_count(proof.unopened_plans)} ruled out by a bound"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from plans.reports.rows import Rows
 from plans.reports.words import COLUMNS, change, gib, named, number, table
-from plans.space import UNSUPPORTED, features_of
+from plans.space import UNSUPPORTED, Feature, features_of
 
 if TYPE_CHECKING:
     from plans.judging import Baseline, Runnable, Verification
@@ -40,7 +40,7 @@ NOTHING = Judgement()
 def judged_text(found: Search, judged: Judgement, width: int = COLUMNS) -> str:
     """The answers, a blank line before each table; '' when nothing was asked."""
     lines: list[str] = []
-    if judged.objective:
+    if judged.points:
         lines += ["", *_machines(judged, width)]
     if judged.regrets:
         lines += ["", *_regrets(judged.regrets, width)]
@@ -96,7 +96,7 @@ def _sentences(found: Search, judged: Judgement) -> Iterator[tuple[str, str]]:
         yield "HiGHS", _verification_text(found, judged.verification)
     if judged.runnable:
         yield "runnable", _runnable_text(found, judged.runnable)
-        for feature in features_of(found.optimum.candidate):
+        for feature in _needs(found, judged.runnable):
             yield "it needs", f"{feature}: {UNSUPPORTED[feature]}"
 
 
@@ -129,6 +129,13 @@ def _runnable_text(found: Search, runnable: Runnable) -> str:
     if gain <= 0:
         return f"{text}; the full space has no faster plan"
     return f"{text}; the full optimum takes {number(found.optimum.step_seconds)} s, {gain:.1%} less"
+
+
+def _needs(found: Search, runnable: Runnable) -> tuple[Feature, ...]:
+    """What the full optimum has that no run can have yet; nothing where it is no faster."""
+    if runnable.plan and _gain(found.optimum, runnable.plan) <= 0:
+        return ()
+    return features_of(found.optimum.candidate)
 
 
 def _gain(full: Ranked, runnable: Ranked) -> float:
@@ -164,5 +171,5 @@ def _runnable_data(found: Search, runnable: Runnable) -> dict[str, Any]:
         "plan": plan.data() if plan else None,
         "reason": runnable.reason,
         "gain": _gain(found.optimum, plan) if plan else None,
-        "needs": [str(one) for one in features_of(found.optimum.candidate)],
+        "needs": [str(one) for one in _needs(found, runnable)],
     }

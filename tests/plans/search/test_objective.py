@@ -1,11 +1,16 @@
 """Objectives choose among clusters; robustness among plans."""
 
+from dataclasses import replace
+
 import pytest
 
+from plans.dataflow import Role
+from plans.judging import beside
 from plans.search import search_workload
 from plans.search.objective import Taken, best, objective_of
 from plans.search.robust import SCENARIOS, Scenario, regrets, robust
 from plans.source import UserError
+from plans.space import Feature, features_of
 from tests.plans.samples import large_job, workload
 
 POINTS = [
@@ -68,3 +73,25 @@ def test_the_plans_of_a_job_are_judged_under_other_constants():
         assert all(loss > -1e-9 for loss in one.losses.values())
     assert table[0].worst == min(one.worst for one in table)
     assert table[0].worst < 0.2
+
+
+def test_every_feature_that_a_space_leaves_out_is_seen_in_the_plans_that_use_it():
+    whole = search_workload(workload(large_job(), "7b")).best.candidate
+    assert features_of(whole) == ()
+    uneven = replace(
+        whole.placement(Role.ACTOR_TRAIN), train=replace(whole.training, last_layers=3)
+    )
+    asleep = replace(
+        whole.placement(Role.ACTOR_ROLLOUT), rollout=replace(whole.rolling, sleep=True)
+    )
+    both = replace(whole, placements=(uneven, asleep))
+    assert set(features_of(both)) == {Feature.UNEVEN, Feature.SLEEP}
+
+
+def test_a_baseline_faster_by_a_setting_not_searched_becomes_the_plan():
+    found = search_workload(workload(large_job(), "7b"))
+    slow = replace(found.best, step_seconds=10 * found.best.step_seconds)
+    behind = replace(found, ranked=(slow,), optimum=slow)
+    chosen, baseline = beside(behind, found.best.candidate, "mine")
+    assert chosen.best == baseline.plan
+    assert chosen.chosen == "the baseline"
