@@ -187,3 +187,16 @@ def test_a_hostile_account_is_only_a_string(tmp_path):
     head = text.split("set -euo pipefail")[0]
     subprocess.run(["bash", "-c", head], cwd=tmp_path, check=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slurm
+def test_slurm_makes_two_components_of_two_kinds_of_nodes(cluster, tmp_path):
+    """Without what only the other cluster has: its account, its partition, its cores and memory."""
+    lacking = r"#SBATCH --(account|partition|exclusive|mem|cpus-per-task).*\n"
+    path = tmp_path / "job.sbatch"
+    path.write_text(re.sub(lacking, "", mixed_script()))
+    (tmp_path / "runs").mkdir()
+    job = cluster.output("sbatch", "--hold", "--parsable", str(path), folder=tmp_path).strip()
+    listed = cluster.output("squeue", "--noheader", "--format=%i %D", "-j", job)
+    cluster.output("scancel", job)
+    assert sorted(listed.splitlines()) == [f"{job}+0 1", f"{job}+1 2"]
