@@ -44,6 +44,8 @@ from runtime.verdict import overdue_verdict, save_verdict, speak_verdict, verdic
 START_PATIENCE_SECONDS = 300.0
 # What is left of a rank after its last act (threads, atexit) may take this long.
 EXIT_SECONDS = 60.0
+# mpirun (Hydra 5.0) drops what it has not yet passed on of a rank's words when one aborts.
+HEARD_SECONDS = 0.3
 # Rank 0 speaks before the others do when a phase outlasts its deadline on all of them.
 RANK_0_FIRST_SECONDS = 2.0
 # What a run writes is its owner's alone: prompts, paths, tokens of users.
@@ -81,6 +83,7 @@ class Ending:
         self._leave(verdict)
         faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True)
         if self.control is not None:
+            time.sleep(HEARD_SECONDS)
             self.control.abort(verdict.code)
         return verdict.code
 

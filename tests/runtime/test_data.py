@@ -260,6 +260,6 @@ def test_the_task_s_files_are_what_its_script_writes(tmp_path):
     (tmp_path / "tiny-qwen2").mkdir()
     runpy.run_path(str(script), run_name="__main__")
     written = sorted(p for p in tmp_path.rglob("*.json*") if p.is_file())
-    assert len(written) == 5
+    assert len(written) == 6
     for path in written:
         assert path.read_bytes() == (EXAMPLES / path.relative_to(tmp_path)).read_bytes()
