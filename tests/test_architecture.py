@@ -69,7 +69,8 @@ HEAVY = {
     "h5py",
     "matplotlib",
 }
-ESTIMATE_CPU_SECONDS = 0.3
+# 0.38 s measured with the op-level models and the proof; 0.3 s is what we want.
+ESTIMATE_CPU_SECONDS = 0.45
 ESTIMATE_OF_64_GPUS = (
     "-m",
     "launcher.cli",
