@@ -17,7 +17,8 @@ EVENTS = "events.jsonl"
 class EventLog:
     """The events of a run, appended by rank 0; on the other ranks (no folder) it writes nothing.
 
-    Kinds: start, dropped, resume, supervised, evaluate, checkpoint, checkpoint_problem, stop, done.
+    Kinds: start, dropped, resume, supervised, evaluate, checkpoint, checkpoint_problem,
+    straggler, stop, done.
     """
 
     def __init__(self, run_folder: Path | None) -> None:
@@ -29,11 +30,11 @@ class EventLog:
             row = {"unix_seconds": round(time.time(), 3), "event": kind, **fields}
             self._file.write(json.dumps(row) + "\n")
 
-    def problem(self, kind: str, reason: str) -> None:
+    def problem(self, kind: str, reason: str, **fields: Any) -> None:
         """An event that a person should see: it is also a warning in the log of rank 0."""
         if self._file:
             logging.getLogger("rlplan").warning(reason)
-            self.event(kind, reason=reason)
+            self.event(kind, reason=reason, **fields)
 
     def close(self) -> None:
         if self._file:

@@ -14,6 +14,7 @@ from runtime.context import RankContext
 from runtime.engines.null import NullWork, null_work
 from runtime.events import EventLog, open_lines
 from runtime.metrics import METRICS, drop_later_lines
+from runtime.stragglers import watched
 from runtime.versions import run_versions
 from runtime.walk import Journal, walk
 
@@ -87,7 +88,8 @@ class Rehearsal:
     def walk(self, journal: Journal, steps: range) -> bool:
         """Do the steps until somebody asks to stop; whether the last is done."""
         context = self.context
-        for record in walk(context.plan, journal, self.work, context.recorder, steps):
+        walked = walk(context.plan, journal, self.work, context.recorder, steps)
+        for record in watched(walked, self.events, context.attempt_folder / "heartbeat"):
             self.step = record.step
             _write_metrics(context, record)
             stop = context.stop_asked()

@@ -23,6 +23,7 @@ from runtime.given import GivenWork
 from runtime.loop import StepWork
 from runtime.metrics import MetricsWriter, Summary, write_summary
 from runtime.prompt import Prompt
+from runtime.stragglers import watched
 from runtime.supervised import warm_up
 from runtime.tokenizer import Tokenizer
 from runtime.versions import run_versions
@@ -100,7 +101,9 @@ class Session:
         if self.context.rank == 0:
             metrics = MetricsWriter(self.context.run_folder, after_step=progress.step)
         steps = range(progress.step + 1, self.context.last_step + 1)
-        for record in walk(plan, self.context.control, self.work, self.context.recorder, steps):
+        walked = walk(plan, self.context.control, self.work, self.context.recorder, steps)
+        heartbeats = self.context.attempt_folder / "heartbeat"
+        for record in watched(walked, self.events, heartbeats):
             if self._book(record, metrics):
                 break
         if metrics:

@@ -96,6 +96,8 @@ EVENTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "resume": lambda r: f"resumed after step {r['step']}",
     "checkpoint": lambda r: f"checkpoint {r['folder']}",
     "checkpoint_problem": lambda r: f"warning: {r['reason']}",
+    "straggler": lambda r: f"warning: {r['reason']}",
+    "dropped": lambda r: f"warning: {r['reason']}",
     "stop": lambda r: f"stopped after step {r['step']}; --resume goes on from there",
     "done": _done,
     "rehearsed": _rehearsed,

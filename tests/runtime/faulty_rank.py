@@ -1,6 +1,7 @@
 """A rank whose work goes wrong as the environment says; the rest is the real rank.
 
-FAULT is 'kind@rank=1,phase=gen,step=2'; without it the walk is whole. Run as a program.
+FAULT is 'kind@rank=1,phase=gen,step=2'; without it the walk is whole. SLOW is
+'rank=1,phase=gen': that rank takes its time there in every step. Run as a program.
 """
 
 import os
@@ -9,11 +10,14 @@ import signal
 import sys
 import time
 
+from runtime.events import EventLog
 from runtime.heartbeat import read_beats
 from runtime.rank import main
+from runtime.stragglers import watched
 from runtime.walk import walk
 
 HANG_SECONDS = 600
+SLOW_SECONDS = 0.2
 
 
 class FaultyWork:
@@ -22,11 +26,14 @@ class FaultyWork:
     def __init__(self, context, fault):
         self.rank, self.others, self.fault = context.rank, context.control.size - 1, fault
         self.heartbeat = context.attempt_folder / "heartbeat"
+        self.slow = slow_of(os.environ.get("SLOW", ""))
 
     def phase(self, name, step):
         if self.fault and self.fault[1:] == (self.rank, name, step):
             self.await_others(name, step)
             FAULTS[self.fault[0]]()
+        if self.slow == (self.rank, name):
+            time.sleep(SLOW_SECONDS)
         return {"reward/mean": float(step)}
 
     def again(self, _name):
@@ -44,6 +51,12 @@ class FaultyWork:
 def fault_of(text):
     match = re.fullmatch(r"(\w+)@rank=(\d+),phase=(\w+),step=(\d+)", text)
     return (match[1], int(match[2]), match[3], int(match[4])) if match else None
+
+
+def slow_of(text):
+    """(1, 'gen') of 'rank=1,phase=gen'."""
+    match = re.fullmatch(r"rank=(\d+),phase=(\w+)", text)
+    return (int(match[1]), match[2]) if match else None
 
 
 def fail():
@@ -74,7 +87,9 @@ def work(context):
     fault = fault_of(os.environ.get("FAULT", ""))
     steps = range(1, context.last_step + 1)
     work = FaultyWork(context, fault)
-    for record in walk(context.plan, context.control, work, context.recorder, steps):
+    events = EventLog(context.run_folder if context.rank == 0 else None)
+    walked = walk(context.plan, context.control, work, context.recorder, steps)
+    for record in watched(walked, events, work.heartbeat):
         if context.rank == 0:
             with (context.run_folder / "metrics.jsonl").open("a") as file:
                 file.write(f'{{"step": {record.step}}}\n')
