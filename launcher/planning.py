@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 job_argument = click.argument("job", type=click.Path(path_type=Path))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+base_option = click.option(
+    "--base", type=click.Path(path_type=Path), help="Where the paths of a plan.json start."
+)
 output_option = click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file."
 )
@@ -86,15 +89,19 @@ def plan(
 @output_option
 @click.option("--python", default=sys.executable, help="Interpreter on the compute nodes.")
 @click.option("--mpi", help="Plug-in of `srun --mpi=list`; the site's, else pmi2.")
+@base_option
 @json_option
-def render(job: Path, output: Path | None, python: str, mpi: str | None, as_json: bool) -> None:
+def render(
+    job: Path, output: Path | None, python: str, mpi: str | None, base: Path | None, as_json: bool
+) -> None:
     """Print the batch script of a job file or of a plan.json.
 
     The plan is left in runs/NAME/plan.json, where the script looks for it.
 
     \b
-    Example:
+    Examples:
       rlplan render job.yaml > job.sbatch && sbatch job.sbatch
+      rlplan render plan.json --base examples > job.sbatch
     """
     from launcher.platforms import platform_of
     from plans.hardware import read_hardware
@@ -109,7 +116,7 @@ def render(job: Path, output: Path | None, python: str, mpi: str | None, as_json
     ours = site.ours if site else OursSpec()
     planned = job.suffix == ".json"
     chosen = read_own_plan(job) if planned else make_plan(job, check=check_rendered)
-    base = Path() if planned else job.parent
+    base = base or (Path() if planned else job.parent)
     hardware, *others = (read_hardware(group.hardware) for group in chosen.groups)
     if others:
         click.echo("not run yet: the ranks refuse a plan on several groups of nodes", err=True)

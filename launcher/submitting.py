@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from launcher.planning import echo_json, job_argument, json_option
+from launcher.planning import base_option, echo_json, job_argument, json_option
 
 if TYPE_CHECKING:
     from launcher.submission import Submitted
@@ -39,9 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option("--python", default=sys.executable, help="Interpreter on the compute nodes.")
 @click.option("--mpi", help="Plug-in of `srun --mpi=list`; the site's, else pmi2.")
-@click.option(
-    "--base", type=click.Path(path_type=Path), help="Where the paths of a plan.json start."
-)
+@base_option
 @click.option("--test-only", is_flag=True, help="Check it and say when it would start.")
 @json_option
 def submit(

@@ -54,7 +54,7 @@ COMMANDS = {
     },
     "diff": {"one", "other", "--json"},
     "explain": {"job", "--why-not", "--fix", "--json"},
-    "render": {"job", "--output", "--mpi", "--python", "--json"},
+    "render": {"job", "--output", "--mpi", "--python", "--json", "--base"},
     "bench": set(),
     "import": set(),
     "doctor": {"--job", "--quick", "--json"},

@@ -105,6 +105,13 @@ def test_a_plan_file_renders_to_the_script_of_its_job(capsys):
     assert capsys.readouterr().out == from_job
 
 
+def test_the_paths_of_a_plan_start_where_the_user_says(capsys):
+    main(["plan", "job.yaml", "-o", "plan.json"])
+    capsys.readouterr()
+    assert main(["render", "plan.json", "--base", "/data/jobs", "--python", "python3"]) == 0
+    assert "/data/jobs" in capsys.readouterr().out
+
+
 def test_a_reader_that_leaves_early_is_no_error():
     done = subprocess.run(
         f"{sys.executable} -m launcher.cli explain job.yaml | head -1",
