@@ -80,6 +80,7 @@ def test_grpo_at_least_doubles_the_held_out_accuracy_and_reaches_sixty_percent(t
 
 @pytest.mark.engines
 @pytest.mark.slow
+@pytest.mark.long
 def test_ppo_with_critic_and_reference_improves_the_held_out_accuracy(tmp_path):
     summary = learned(tmp_path, "addition-ppo")
     assert summary["accuracy_after"] >= summary["accuracy_before"] + 0.1
@@ -87,6 +88,7 @@ def test_ppo_with_critic_and_reference_improves_the_held_out_accuracy(tmp_path):
 
 @pytest.mark.engines
 @pytest.mark.slow
+@pytest.mark.long
 def test_dapo_draws_prompts_anew_and_reaches_eighty_percent(tmp_path):
     summary = learned(tmp_path, "addition-dapo")
     assert summary["accuracy_after"] >= 0.8
@@ -94,6 +96,7 @@ def test_dapo_draws_prompts_anew_and_reaches_eighty_percent(tmp_path):
 
 @pytest.mark.engines
 @pytest.mark.slow
+@pytest.mark.long
 def test_supervised_fine_tuning_on_the_sums_learns_them(tmp_path):
     learned(tmp_path, "addition-sft")
     assert accuracy_by_transformers(tmp_path / "runs/addition-sft/export") >= 0.9

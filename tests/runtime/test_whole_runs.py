@@ -26,6 +26,15 @@ LAYOUTS = [
     (4, 4, 1, 1, 1, 4),
     (4, 4, 1, 1, 2, 4),
 ]
+# One of each kind: shared, gathered, other stages, replicas, stages and shards, strided groups.
+OFTEN = (
+    (2, 2, 1, 1, 2, 2),
+    (2, 2, 1, 1, 1, 2),
+    (2, 1, 2, 1, 2, 2),
+    (2, 1, 1, 2, 1, 2),
+    (4, 2, 2, 1, 1, 2),
+    (4, 4, 1, 1, 2, 4),
+)
 
 
 def rounded(rows):
@@ -45,7 +54,14 @@ def on_one_rank(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: "-".join(map(str, layout[:5])))
+@pytest.mark.parametrize(
+    "layout",
+    [
+        layout if layout in OFTEN else pytest.param(layout, marks=pytest.mark.long)
+        for layout in LAYOUTS
+    ],
+    ids=lambda layout: "-".join(map(str, layout[:5])),
+)
 def test_every_layout_walks_the_same_steps_and_moves_the_fewest_bytes(
     layout, on_one_rank, tmp_path
 ):
