@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from launcher.asked import ask, last_line
 from launcher.mpi import find_mpirun
 from plans.record import ExitCode
 from plans.source import UserError
@@ -108,11 +109,6 @@ def check_world(environment: Mapping[str, str]) -> Finding:
     return _failure("mpi", f"{mpirun} starts no ranks", last_line(output), ExitCode.WRONG_WORLD)
 
 
-def last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "it says nothing"
-
-
 def _serves(built_for: tuple[str, ...], device: str) -> bool:
     """Whether a build has kernels: CUDA's run on later minor versions of the same generation."""
     if not device.startswith("sm_"):
@@ -144,19 +140,9 @@ def _python(program: str, environment: Mapping[str, str]) -> tuple[int, str]:
 
 
 def _run(command: list[str], environment: Mapping[str, str]) -> tuple[int, str]:
-    """Exit code and what a program prints on both streams; 124 when it takes too long."""
+    """Exit code and what a program prints; 124 when it takes too long."""
     try:
-        done = subprocess.run(
-            command,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=PATIENCE_SECONDS,
-            check=False,
-        )
+        answer = ask(command, environment, seconds=PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
         return 124, f"no answer in {PATIENCE_SECONDS:g} s"
-    return done.returncode, done.stdout
+    return answer.code, answer.text

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from launcher.asked import ask, last_line
 from plans.source import UserError
 from runtime.environment import executable, without_launchers
 
@@ -72,8 +73,8 @@ def find_mpirun(environment: Mapping[str, str], beside: Path | None = None) -> M
     if path is None:
         raise UserError(f"no mpirun in {beside} or on PATH; {REMEDY}")
     clean = without_launchers(environment)
-    mpirun = identify(path, _output([str(path), "--version"], clean))
-    loaded = _output([sys.executable, "-c", PROBE], clean)
+    mpirun = identify(path, _said([str(path), "--version"], clean))
+    loaded = _said([sys.executable, "-c", PROBE], clean)
     check_library(mpirun, loaded)
     return mpirun
 
@@ -103,7 +104,7 @@ def check_library(mpirun: Mpirun, loaded: str) -> None:
     """
     family = family_of(loaded)
     if family is None:
-        raise UserError(f"mpi4py cannot load an MPI library: {_last_line(loaded)}; {REMEDY}")
+        raise UserError(f"mpi4py cannot load an MPI library: {last_line(loaded)}; {REMEDY}")
     if (family == "Open MPI") != (mpirun.family == "Open MPI"):
         raise UserError(
             f"{mpirun.path} is {mpirun.family}, but mpi4py loads {family}; put the mpirun of "
@@ -111,25 +112,8 @@ def check_library(mpirun: Mpirun, loaded: str) -> None:
         )
 
 
-def _output(command: Sequence[str], environment: Mapping[str, str]) -> str:
-    """What a short program prints on both streams; UserError when it cannot be run."""
+def _said(command: Sequence[str], environment: Mapping[str, str]) -> str:
     try:
-        done = subprocess.run(
-            command,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=PROBE_SECONDS,
-            check=False,
-        )
+        return ask(command, environment, seconds=PROBE_SECONDS).text
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"{command[0]} does not run: {error}; {REMEDY}") from error
-    return done.stdout
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "it prints nothing"

@@ -196,54 +196,47 @@ GRPO = {
 }
 
 
+def same_as(
+    trainer: Any, config: Any, algorithm: dict[str, Any], folder: Path, **more: Any
+) -> None:
+    """Our actor's loss is what one of TRL's online trainers computes of the same responses."""
+    model, spec = network(folder), job(algorithm)
+    found = experience(model, spec)
+    theirs = trainer(
+        model=model,
+        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        args=config(
+            **settings(
+                folder,
+                per_device_train_batch_size=8,
+                num_generations=4,
+                max_completion_length=6,
+                **more,
+            )
+        ),
+        train_dataset=rows_for_trl(),
+        processing_class=hf_tokenizer(),
+    )
+    theirs.current_gradient_accumulation_steps = 1
+    loss, _ = ActorObjective(experience=found, job=spec)(Rows(0, 8), Rows(0, 8))(
+        log_probs(model, found.sequences), slice(0, 8)
+    )
+    same(model, loss, theirs.compute_loss(model, as_trl(found)))
+
+
 @pytest.mark.parametrize("case", GRPO)
 def test_grpo_and_its_relatives_lose_what_trl_loses(case, tmp_path):
     from trl import GRPOConfig, GRPOTrainer
 
     algorithm, theirs = GRPO[case]
-    model, spec = network(tmp_path), job(algorithm)
-    args = settings(
-        tmp_path,
-        per_device_train_batch_size=8,
-        num_generations=4,
-        max_completion_length=6,
-        **{"beta": 0.0, "epsilon": 0.2, **theirs},
-    )
-    trainer = GRPOTrainer(
-        model=model,
-        reward_funcs=lambda completions, **_: [0.0] * len(completions),
-        args=GRPOConfig(**args),
-        train_dataset=rows_for_trl(),
-        processing_class=hf_tokenizer(),
-    )
-    trainer.current_gradient_accumulation_steps = 1
-    found = experience(model, spec)
-    loss, _ = ActorObjective(experience=found, job=spec)(Rows(0, 8), Rows(0, 8))(
-        log_probs(model, found.sequences), slice(0, 8)
-    )
-    same(model, loss, trainer.compute_loss(model, as_trl(found)))
+    more = {"beta": 0.0, "epsilon": 0.2, **theirs}
+    same_as(GRPOTrainer, GRPOConfig, algorithm, tmp_path, **more)
 
 
 def test_rloo_loses_what_trl_loses(tmp_path):
     from trl import RLOOConfig, RLOOTrainer
 
-    model, spec = network(tmp_path), job({"name": "rloo"})
-    args = settings(
-        tmp_path, per_device_train_batch_size=8, num_generations=4, max_completion_length=6, beta=0
-    )
-    trainer = RLOOTrainer(
-        model=model,
-        reward_funcs=lambda completions, **_: [0.0] * len(completions),
-        args=RLOOConfig(**args),
-        train_dataset=rows_for_trl(),
-        processing_class=hf_tokenizer(),
-    )
-    trainer.current_gradient_accumulation_steps = 1
-    found = experience(model, spec)
-    loss, _ = ActorObjective(experience=found, job=spec)(Rows(0, 8), Rows(0, 8))(
-        log_probs(model, found.sequences), slice(0, 8)
-    )
-    same(model, loss, trainer.compute_loss(model, as_trl(found)))
+    same_as(RLOOTrainer, RLOOConfig, {"name": "rloo"}, tmp_path, beta=0.0)
 
 
 def test_dpo_loses_what_trl_loses(tmp_path):
