@@ -49,7 +49,8 @@ class Proof:
 
 
 def proof(
-    rank: int,
+    train_rank: int | None,
+    rollout_rank: int | None,
     *,
     model: ModelSpec,
     train: ParallelLayout,
@@ -57,12 +58,16 @@ def proof(
     train_boxes: Shards,
     rollout_boxes: Shards,
 ) -> Proof:
-    """The regions that `rank` vouches for as a trainer and claims as a rollout."""
+    """The regions that a rank vouches for as a trainer and claims as a rollout.
+
+    It is known by its number in either layout; None where it is not in it.
+    """
     table = _table(model, (train_boxes, rollout_boxes))
-    rolled = vllm_boxes(model, rollout, rank)
+    trained = () if train_rank is None else _vouched(model, train, train_boxes, train_rank)
+    rolled = () if rollout_rank is None else vllm_boxes(model, rollout, rollout_rank)
     return Proof(
         region_count=sum(len(cuts) - 1 for _, cuts in table.values()),
-        vouched=_regions(_vouched(model, train, train_boxes, rank), table),
+        vouched=_regions(trained, table),
         claimed=_regions(rolled, table),
     )
 

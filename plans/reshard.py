@@ -13,22 +13,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass
 
+from plans.crossing import Crossing
+from plans.cut import Standing, cut_of
 from plans.hardware import HardwareSpec
 from plans.layout import MEGATRON_ORDER, ParallelLayout
 from plans.model import ModelSpec
-from plans.overlap import Piece, RowBytes, missing_bytes, pieces
-from plans.schedule import PartPieces, ReshardSchedule, Standing
-from plans.shards import (
-    MEGATRON,
-    VLLM,
-    Box,
-    Engine,
-    Part,
-    Shards,
-    part_shapes,
-    row_elements,
-    stage_parts,
-)
+from plans.overlap import missing_bytes
+from plans.schedule import ReshardSchedule
 from plans.units import MIB
 
 # A 7B switch tp2 -> tp1 on two H200s by messages alone takes 36 ms in buckets of 64 MiB and 29 ms
@@ -104,24 +95,35 @@ def build(
     which `island_ranks` consecutive ones read each other's memory.
     """
     assert train.world_size == rollout.world_size, "both engines live on the same ranks"
-    row_bytes = {
-        (name, dim): row_elements(shape, dim) * bytes_per_element
-        for name, shape in part_shapes(model).items()
-        for dim in range(len(shape))
-    }
-    train_boxes = _part_boxes(MEGATRON, model, train)
-    rollout_boxes = _part_boxes(VLLM, model, rollout)
     return ReshardSchedule(
-        model=model,
-        train=train,
-        rollout=rollout,
+        **cut_of(model, train, rollout, bytes_per_element),
         bucket_bytes=bucket_bytes,
         island_ranks=island_ranks,
-        row_bytes=row_bytes,
-        train_boxes=train_boxes,
-        rollout_boxes=rollout_boxes,
-        pieces=_all_pieces(train_boxes, rollout_boxes, row_bytes),
         rotations=_rotations(train, ranks_per_node or train.world_size),
+    )
+
+
+def build_apart(
+    model: ModelSpec,
+    train: ParallelLayout,
+    rollout: ParallelLayout,
+    bytes_per_element: int,
+    *,
+    train_first: int,
+    rollout_first: int,
+    island_ranks: int = 1,
+    bucket_bytes: int = BUCKET_BYTES,
+) -> Crossing:
+    """The schedule that fills every rollout parameter from training on other ranks.
+
+    The layouts begin at ranks `train_first` and `rollout_first`, and need not be equal in size.
+    """
+    return Crossing(
+        **cut_of(model, train, rollout, bytes_per_element),
+        bucket_bytes=bucket_bytes,
+        island_ranks=island_ranks,
+        train_first=train_first,
+        rollout_first=rollout_first,
     )
 
 
@@ -161,7 +163,33 @@ def summarize(schedule: ReshardSchedule) -> ReshardSummary:
     )
 
 
-def digest(schedule: ReshardSchedule) -> str:
+def summarize_apart(schedule: Crossing) -> ReshardSummary:
+    """The same of a switch between pools: every rollout rank receives the whole of its shard."""
+    sizes: dict[Standing, Counter[tuple[int, int]]] = {}
+    given: Counter[int] = Counter()
+    largest = 0
+    for place in range(schedule.rollout.world_size):
+        here = schedule.standing(place)
+        taken = sizes.get(here) or sizes.setdefault(here, schedule.sizes(place))
+        for shard, count in taken.items():
+            supplier, receiver = schedule.ranks(place, shard)
+            given[supplier] += count
+            if not schedule.together(supplier, receiver):
+                largest = max(largest, count)
+    received = max(taken.total() for taken in sizes.values())
+    return ReshardSummary(
+        schedule_digest=digest(schedule),
+        alias_bytes=0,
+        local_bytes=0,
+        received_bytes=received,
+        sent_bytes=max(given.values()),
+        bound_bytes=received,
+        unshared_bytes=received,
+        staging_bytes=2 * ROUNDS_IN_FLIGHT * min(largest, schedule.bucket_bytes),
+    )
+
+
+def digest(schedule: ReshardSchedule | Crossing) -> str:
     """SHA-256 over everything that decides a transfer: two ranks that agree on it fit together."""
     content = (
         asdict(schedule.model),
@@ -169,7 +197,7 @@ def digest(schedule: ReshardSchedule) -> str:
         asdict(schedule.rollout),
         schedule.bucket_bytes,
         schedule.island_ranks,
-        sorted(schedule.rotations.items()),
+        schedule.pairing,
         [
             (key, [(coordinate, [astuple(piece) for piece in group]) for coordinate, group in part])
             for key, part in ((key, part.items()) for key, part in schedule.pieces.items())
@@ -196,7 +224,7 @@ def _use(schedule: ReshardSchedule, here: Standing) -> _Use:
     messages: Counter[tuple[int, int]] = Counter()
     for supply in schedule.supplies(here):
         same = schedule.part_aliases(here, supply)
-        groups = schedule.pieces[here.rollout_tp, supply.part, supply.source_part]
+        groups = schedule.groups_of(here, supply)
         for coordinate, group in groups.items():
             shard = (here.tp if coordinate is None else coordinate, supply.stage)
             count = len(supply.layers) * sum(piece.bytes for piece in group)
@@ -207,34 +235,6 @@ def _use(schedule: ReshardSchedule, here: Standing) -> _Use:
             alias_bytes += len(supply.layers) * shared
             local_bytes += count - len(supply.layers) * shared
     return _Use(alias_bytes=alias_bytes, local_bytes=local_bytes, messages=messages)
-
-
-def _part_boxes(engine: Engine, model: ModelSpec, layout: ParallelLayout) -> Shards:
-    stages = [stage_parts(model, layout.pp, stage) for stage in range(layout.pp)]
-    return {
-        (part, coordinate): engine.part_boxes(model, layout.tp, coordinate, part)
-        for part in dict.fromkeys(part for stage in stages for part, _ in stage)
-        for coordinate in range(layout.tp)
-    }
-
-
-def _all_pieces(train_boxes: Shards, rollout_boxes: Shards, row_bytes: RowBytes) -> PartPieces:
-    sources: dict[Part, list[tuple[Box, ...]]] = {}
-    for (part, _), boxes in train_boxes.items():
-        sources.setdefault(part, []).append(boxes)
-    return {
-        (coordinate, part, source): _by_coordinate(pieces(sources[source], boxes, row_bytes))
-        for (part, coordinate), boxes in rollout_boxes.items()
-        for source in sources
-        if source == part or {source, part} == {Part.EMBEDDING, Part.SECOND_EMBEDDING}
-    }
-
-
-def _by_coordinate(found: tuple[Piece, ...]) -> dict[int | None, tuple[Piece, ...]]:
-    groups: dict[int | None, list[Piece]] = {}
-    for piece in found:
-        groups.setdefault(piece.coordinate, []).append(piece)
-    return {coordinate: tuple(group) for coordinate, group in groups.items()}
 
 
 def _rotations(train: ParallelLayout, ranks_per_node: int) -> dict[tuple[int, int], int]:

@@ -17,45 +17,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from plans.layout import ParallelLayout
-from plans.model import ModelSpec
-from plans.overlap import Piece, RowBytes, Supply, aliases, supplies
+from plans.cut import Cut, Standing
+from plans.overlap import Supply, aliases
 from plans.proof import proof
-from plans.shards import MEGATRON, VLLM, Part, Shards, layer_range, tensor_prefix
+from plans.shards import MEGATRON, VLLM
 from plans.transfer import Bucket, Round, Row, Transfer, in_buckets
-
-# What fills (rollout coordinate, rollout part) from a training part, grouped by training
-# coordinate; None: any of them.
-PartPieces = Mapping[tuple[int, Part, Part], Mapping[int | None, tuple[Piece, ...]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A rank's place in both layouts. All that a rank receives follows from it."""
-
-    tp: int
-    stage: int
-    rollout_tp: int
-    rollout_stage: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReshardSchedule:
+class ReshardSchedule(Cut):
     """The switch of one model between two layouts over the same ranks; made by `build`.
 
     `rotations` pair data-parallel replicas: a rank of replica d on stage a takes what it
-    needs of stage b from replica d + rotations[a, b]. Runs of `island_ranks` ranks are islands.
+    needs of stage b from replica d + rotations[a, b].
     """
 
-    model: ModelSpec
-    train: ParallelLayout
-    rollout: ParallelLayout
-    bucket_bytes: int
-    island_ranks: int
-    row_bytes: RowBytes
-    train_boxes: Shards
-    rollout_boxes: Shards
-    pieces: PartPieces
     rotations: Mapping[tuple[int, int], int]
 
     def row(self, rank: int) -> Row:
@@ -71,6 +47,7 @@ class ReshardSchedule:
             rounds=tuple(self._rounds(rank, here)),
             proof=proof(
                 rank,
+                rank,
                 model=self.model,
                 train=self.train,
                 rollout=self.rollout,
@@ -83,24 +60,16 @@ class ReshardSchedule:
         train, rollout = self.train.coordinates(rank), self.rollout.coordinates(rank)
         return Standing(train["tp"], train["pp"], rollout["tp"], rollout["pp"])
 
-    def supplies(self, here: Standing) -> tuple[Supply, ...]:
-        return supplies(
-            self.model,
-            train_pp=self.train.pp,
-            train_stage=here.stage,
-            rollout_pp=self.rollout.pp,
-            rollout_stage=here.rollout_stage,
-        )
+    @property
+    def pairing(self) -> list[tuple[tuple[int, int], int]]:
+        """What decides who gives to whom, beside the layouts."""
+        return sorted(self.rotations.items())
 
     def supplier(self, rank: int, shard: tuple[int, int]) -> int:
         """The rank that sends `rank` what it needs of training shard (tp, stage)."""
         place = self.train.coordinates(rank)
         replica = (place["dp"] + self.rotations[place["pp"], shard[1]]) % self.train.dp
         return self.train.rank_at(tp=shard[0], pp=shard[1], dp=replica, cp=place["cp"])
-
-    def together(self, one: int, other: int) -> bool:
-        """Whether two ranks are of one island."""
-        return one // self.island_ranks == other // self.island_ranks
 
     def _receiver(self, rank: int, shard: tuple[int, int]) -> int:
         """The rank of training shard (tp, stage) that `rank` supplies: `supplier` inverted."""
@@ -139,31 +108,11 @@ class ReshardSchedule:
 
     def _message(self, rank: int, shard: tuple[int, int]) -> list[Transfer]:
         """All that `rank` takes from a training shard (tp, stage), in the order of the model."""
-        here = self.standing(rank)
-        ranks = (self.supplier(rank, shard), rank)
-        firsts = self._first_layers(shard[1], here.rollout_stage)
-        return [
-            _transfer(piece, layer, ranks, firsts)
-            for supply in self.supplies(here)
-            if supply.stage == shard[1]
-            for layer in supply.layers
-            for coordinate, group in self._pieces(here, supply).items()
-            if shard[0] == (here.tp if coordinate is None else coordinate)
-            for piece in group
-        ]
-
-    def _first_layers(self, stage: int, rollout_stage: int) -> tuple[int, int]:
-        return (
-            layer_range(self.model, self.train.pp, stage).start,
-            layer_range(self.model, self.rollout.pp, rollout_stage).start,
-        )
-
-    def _pieces(self, here: Standing, supply: Supply) -> Mapping[int | None, tuple[Piece, ...]]:
-        return self.pieces[here.rollout_tp, supply.part, supply.source_part]
+        return self.message((self.supplier(rank, shard), rank), shard, self.standing(rank))
 
     def _alias_names(self, here: Standing) -> dict[str, str]:
         """Rollout parameters that are training parameters of the same rank, by full name."""
-        first, own_first = self._first_layers(here.stage, here.rollout_stage)
+        first, own_first = self.first_layers(here.stage, here.rollout_stage)
         names = {}
         for supply in self.supplies(here):
             same = self.part_aliases(here, supply)
@@ -184,26 +133,3 @@ class ReshardSchedule:
             self.train_boxes[supply.source_part, here.tp],
             self.rollout_boxes[supply.part, here.rollout_tp],
         )
-
-
-def _transfer(
-    piece: Piece, layer: int | None, ranks: tuple[int, int], firsts: tuple[int, int]
-) -> Transfer:
-    """A piece between (source, destination) ranks whose stages start at these layers."""
-    source, destination, tensor = piece.source, piece.destination, piece.tensor
-    if layer is not None:
-        source = MEGATRON.parameter_in_layer(source, layer, firsts[0])
-        destination = VLLM.parameter_in_layer(destination, layer, firsts[1])
-        tensor = tensor_prefix(layer) + tensor
-    return Transfer(
-        source_rank=ranks[0],
-        destination_rank=ranks[1],
-        source=source,
-        source_offset=piece.source_offset,
-        destination=destination,
-        destination_offset=piece.destination_offset,
-        dim=piece.dim,
-        length=piece.length,
-        tensor=tensor,
-        row_bytes=piece.row_bytes,
-    )

@@ -1,0 +1,172 @@
+"""A model as two layouts cut it: training shards, rollout shards, and the pieces both leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from plans.layout import ParallelLayout
+from plans.model import ModelSpec
+from plans.overlap import Piece, RowBytes, Supply, pieces, supplies
+from plans.shards import (
+    MEGATRON,
+    VLLM,
+    Box,
+    Engine,
+    Part,
+    Shards,
+    layer_range,
+    part_shapes,
+    row_elements,
+    stage_parts,
+    tensor_prefix,
+)
+from plans.transfer import Transfer
+
+# What fills (rollout coordinate, rollout part) from a training part, grouped by training
+# coordinate; None: any of them.
+PartPieces = Mapping[tuple[int, Part, Part], Mapping[int | None, tuple[Piece, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A rank's place in both layouts. All that a rank receives follows from it."""
+
+    tp: int
+    stage: int
+    rollout_tp: int
+    rollout_stage: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A model as two layouts cut it, and the pieces that both cuts leave.
+
+    Runs of `island_ranks` ranks are islands.
+    """
+
+    model: ModelSpec
+    train: ParallelLayout
+    rollout: ParallelLayout
+    bucket_bytes: int
+    island_ranks: int
+    row_bytes: RowBytes
+    train_boxes: Shards
+    rollout_boxes: Shards
+    pieces: PartPieces
+
+    def supplies(self, here: Standing) -> tuple[Supply, ...]:
+        return supplies(
+            self.model,
+            train_pp=self.train.pp,
+            train_stage=here.stage,
+            rollout_pp=self.rollout.pp,
+            rollout_stage=here.rollout_stage,
+        )
+
+    def groups_of(self, here: Standing, supply: Supply) -> Mapping[int | None, tuple[Piece, ...]]:
+        """The pieces of one supply by training coordinate; None: any of them."""
+        return self.pieces[here.rollout_tp, supply.part, supply.source_part]
+
+    def together(self, one: int, other: int) -> bool:
+        """Whether two ranks are of one island."""
+        return one // self.island_ranks == other // self.island_ranks
+
+    def message(
+        self, ranks: tuple[int, int], shard: tuple[int, int], here: Standing
+    ) -> list[Transfer]:
+        """All that a rank standing `here` takes from a training shard (tp, stage).
+
+        In the order of the model; `ranks` are (source, destination).
+        """
+        firsts = self.first_layers(shard[1], here.rollout_stage)
+        return [
+            _transfer(piece, layer, ranks, firsts)
+            for supply in self.supplies(here)
+            if supply.stage == shard[1]
+            for layer in supply.layers
+            for coordinate, group in self.groups_of(here, supply).items()
+            if shard[0] == (here.tp if coordinate is None else coordinate)
+            for piece in group
+        ]
+
+    def first_layers(self, stage: int, rollout_stage: int) -> tuple[int, int]:
+        """The first layer of a training stage, and of a rollout stage."""
+        return (
+            layer_range(self.model, self.train.pp, stage).start,
+            layer_range(self.model, self.rollout.pp, rollout_stage).start,
+        )
+
+
+def cut_of(
+    model: ModelSpec, train: ParallelLayout, rollout: ParallelLayout, bytes_per_element: int
+) -> dict[str, Any]:
+    """The fields of a `Cut` that follow from the model and its two layouts."""
+    row_bytes = {
+        (name, dim): row_elements(shape, dim) * bytes_per_element
+        for name, shape in part_shapes(model).items()
+        for dim in range(len(shape))
+    }
+    train_boxes = _part_boxes(MEGATRON, model, train)
+    rollout_boxes = _part_boxes(VLLM, model, rollout)
+    return {
+        "model": model,
+        "train": train,
+        "rollout": rollout,
+        "row_bytes": row_bytes,
+        "train_boxes": train_boxes,
+        "rollout_boxes": rollout_boxes,
+        "pieces": _all_pieces(train_boxes, rollout_boxes, row_bytes),
+    }
+
+
+def _part_boxes(engine: Engine, model: ModelSpec, layout: ParallelLayout) -> Shards:
+    stages = [stage_parts(model, layout.pp, stage) for stage in range(layout.pp)]
+    return {
+        (part, coordinate): engine.part_boxes(model, layout.tp, coordinate, part)
+        for part in dict.fromkeys(part for stage in stages for part, _ in stage)
+        for coordinate in range(layout.tp)
+    }
+
+
+def _all_pieces(train_boxes: Shards, rollout_boxes: Shards, row_bytes: RowBytes) -> PartPieces:
+    sources: dict[Part, list[tuple[Box, ...]]] = {}
+    for (part, _), boxes in train_boxes.items():
+        sources.setdefault(part, []).append(boxes)
+    return {
+        (coordinate, part, source): _by_coordinate(pieces(sources[source], boxes, row_bytes))
+        for (part, coordinate), boxes in rollout_boxes.items()
+        for source in sources
+        if source == part or {source, part} == {Part.EMBEDDING, Part.SECOND_EMBEDDING}
+    }
+
+
+def _by_coordinate(found: tuple[Piece, ...]) -> dict[int | None, tuple[Piece, ...]]:
+    groups: dict[int | None, list[Piece]] = {}
+    for piece in found:
+        groups.setdefault(piece.coordinate, []).append(piece)
+    return {coordinate: tuple(group) for coordinate, group in groups.items()}
+
+
+def _transfer(
+    piece: Piece, layer: int | None, ranks: tuple[int, int], firsts: tuple[int, int]
+) -> Transfer:
+    """A piece between (source, destination) ranks whose stages start at these layers."""
+    source, destination, tensor = piece.source, piece.destination, piece.tensor
+    if layer is not None:
+        source = MEGATRON.parameter_in_layer(source, layer, firsts[0])
+        destination = VLLM.parameter_in_layer(destination, layer, firsts[1])
+        tensor = tensor_prefix(layer) + tensor
+    return Transfer(
+        source_rank=ranks[0],
+        destination_rank=ranks[1],
+        source=source,
+        source_offset=piece.source_offset,
+        destination=destination,
+        destination_offset=piece.destination_offset,
+        dim=piece.dim,
+        length=piece.length,
+        tensor=tensor,
+        row_bytes=piece.row_bytes,
+    )
