@@ -15,7 +15,6 @@ def read_history(folder: Path) -> RunHistory:
     What the run has not written yet is empty; a line cut short by a crash is left out.
     """
     from plans.plan import read_plan
-    from runtime.events import EVENTS
     from runtime.metrics import METRICS, RANKS, SAMPLES, read_metrics
 
     ranks: dict[str, Any] = {"step": 0, "ranks": []}
@@ -24,11 +23,18 @@ def read_history(folder: Path) -> RunHistory:
     return RunHistory(
         plan=read_plan(folder / "plan.json"),
         records=read_metrics(folder / METRICS) if (folder / METRICS).exists() else [],
-        events=_rows(folder / EVENTS),
+        events=event_rows(folder),
         samples=_rows(folder / SAMPLES),
         ranks=ranks["ranks"],
         ranks_step=ranks["step"],
     )
+
+
+def event_rows(folder: Path) -> list[dict[str, Any]]:
+    """What happened in the run of a folder, oldest first."""
+    from runtime.events import EVENTS
+
+    return _rows(folder / EVENTS)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from launcher.mpi import Mpirun, find_mpirun
 from launcher.platforms import platform_of
 from plans.hardware import read_hardware
 from plans.plan import Plan
+from plans.platform import CPU, CUDA_MASK, HIP_MASK, MASKS, Platform
 from plans.record import ExitCode, Verdict
 from runtime.context import attempt_path
 from runtime.environment import current, without_launchers
@@ -111,7 +112,19 @@ def start(
 
 def rank_environment(plan: Plan, user: dict[str, str]) -> dict[str, str]:
     """The environment of the ranks: the user's, the platform's, and this code on Python's path."""
-    platform = platform_of(read_hardware(plan.hardware)).on_one_host()
+    return _environment(platform_of(read_hardware(plan.hardware)), user)
+
+
+def cpu_environment() -> dict[str, str]:
+    """The environment of a process on the CPU that is no rank and sees no GPU."""
+    user = without_launchers(current())
+    hidden = {CUDA_MASK: "", HIP_MASK: ""}
+    left = {name: value for name, value in user.items() if name not in MASKS}
+    return _environment(CPU, left) | hidden
+
+
+def _environment(kind: Platform, user: dict[str, str]) -> dict[str, str]:
+    platform = kind.on_one_host()
     here = str(Path(runtime.__file__).parent.parent)
     path = os.pathsep.join(part for part in (here, user.get("PYTHONPATH", "")) if part)
     return {**user, **platform.environment(user), "PYTHONPATH": path}

@@ -146,14 +146,20 @@ def _candidates(parent: Path) -> tuple[list[str], list[str]]:
 def _usable(folder: Path, plan: Plan, control: Control) -> dict[str, Any]:
     """What state.json says of a checkpoint; DamagedFolder when this plan cannot go on from it."""
     verify_together(folder, control, _deadline(plan))
-    about: dict[str, Any] = json.loads((folder / STATE).read_bytes())
-    differences = _differences(about["model"], _model(plan))
-    if differences:
-        raise DamagedFolder(f"{folder}: of another model: {differences}")
+    about = check_model(folder, plan)
     wanted = [role for role in (Role.ACTOR_TRAIN, Role.CRITIC) if plan.has(role)]
     missing = [role for role in wanted if role not in about["roles"]]
     if missing:
         raise DamagedFolder(f"{folder}: holds no {', '.join(missing)}")
+    return about
+
+
+def check_model(folder: Path, plan: Plan) -> dict[str, Any]:
+    """What state.json says of a checkpoint; DamagedFolder when its model is not the plan's."""
+    about: dict[str, Any] = json.loads((folder / STATE).read_bytes())
+    differences = _differences(about["model"], _model(plan))
+    if differences:
+        raise DamagedFolder(f"{folder}: of another model: {differences}")
     return about
 
 

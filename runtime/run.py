@@ -34,7 +34,12 @@ def run(context: RankContext) -> bool:
     """Do the run, or what a stop request leaves of it; whether it is done. All ranks call this."""
     progress = Progress()
     events = EventLog(context.run_folder if context.rank == 0 else None)
-    events.event("start", attempt=context.attempt, versions=run_versions(context.control))
+    events.event(
+        "start",
+        attempt=context.attempt,
+        base=str(context.base),
+        versions=run_versions(context.control),
+    )
     with context.outside("start"):
         seating = take_device(context)
         inputs = read_inputs(context, events)

@@ -79,6 +79,7 @@ COMMANDS = {
     "cancel": {"name", "--after-step"},
     "requeue": {"name"},
     "report": {"name", "--html", "--json"},
+    "export": {"name", "--step", "--checkpoint", "--to", "--dtype", "--base", "--json"},
     "run": {"job", "--resume", "--overwrite", "--rehearse", "--until", "--json"},
 }
 

@@ -61,8 +61,9 @@ def megatron_groups(layout: ParallelLayout, first_rank: int = 0) -> MegatronGrou
 class MegatronScorer:
     """A frozen model: the reference policy. Built on every rank of `groups` at the same time.
 
-    weights: full tensors by Hugging Face name, read one at a time. kind: "policy" scores
-    log-probs of logits / temperature, "values" a critic's values.
+    weights: full tensors by Hugging Face name, read one at a time; None: zeros, until
+    `load_model` or `fill`. kind: "policy" scores log-probs of logits / temperature, "values" a
+    critic's values.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class MegatronScorer:
         groups: MegatronGroups,
         settings: TrainSettings,
         precision: str,
-        weights: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor] | None,
         kind: Kind = "policy",
         temperature: float = 1.0,
     ) -> None:
@@ -94,7 +95,8 @@ class MegatronScorer:
         megatron_weights.mark_sharded(model, self.parameters(), self.boxes)
         # a critic's head starts at zero: first values are zero, first advantages the returns
         megatron_weights.clear(self.parameters())
-        megatron_weights.fill_parameters(self.parameters(), self.boxes, weights)
+        if weights is not None:
+            megatron_weights.fill_parameters(self.parameters(), self.boxes, weights)
 
     def _wrapped(self, network: Any) -> Any:
         network.requires_grad_(False)
@@ -107,6 +109,18 @@ class MegatronScorer:
         from runtime.engines.megatron_weights import fill_parameters
 
         fill_parameters(self.parameters(), self.boxes, weights)
+
+    def load_model(self, folder: Path) -> None:
+        """Read the model alone of what a trained engine saved, also on another layout."""
+        from runtime.engines.megatron_checkpoint import load_model
+
+        load_model(folder, self.network, self.groups)
+
+    def full_tensors(self) -> Iterator[tuple[str, Tensor | None]]:
+        """Every Hugging Face tensor whole, one at a time: on rank 0 the tensor, elsewhere None."""
+        from runtime.engines.megatron_weights import whole_tensors
+
+        return whole_tensors(self.model, self.groups, self.kind == "values", self.parameters())
 
     @torch.no_grad()
     def score(self, shard: Sequences) -> Tensor | None:
@@ -263,8 +277,3 @@ class MegatronEngine(MegatronScorer):
         from runtime.engines.megatron_checkpoint import load_state
 
         load_state(folder, self.network, self.optimizer, self.groups)
-
-    def full_tensors(self) -> Iterator[tuple[str, Tensor | None]]:
-        from runtime.engines.megatron_weights import whole_tensors
-
-        return whole_tensors(self.model, self.groups, self.kind == "values", self.parameters())

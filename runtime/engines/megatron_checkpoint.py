@@ -73,29 +73,43 @@ def load_state(
 
     Raises UserError when the folder holds no checkpoint, a damaged one, or another model's.
     """
+    state = _read(folder, _state(network, optimizer, groups, loading=True))
+    network.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+
+
+def load_model(folder: Path, network: CausalModel, groups: MegatronGroups) -> None:
+    """Read the model alone of what `save_state` wrote, under any layout; UserError as above."""
+    state = _read(folder, {"model": network.sharded_state_dict(metadata=_metadata(groups))})
+    network.load_state_dict(state["model"])
+
+
+def _read(folder: Path, empty: dict[str, Any]) -> dict[str, Any]:
     if not (folder / ".metadata").exists():
         raise UserError(f"{folder}: no checkpoint of a model here (.metadata is missing)")
-    empty = _state(network, optimizer, groups, loading=True)
     try:
         with _outdated_calls():
-            state = dist_checkpointing.load(empty, str(folder))
+            state: dict[str, Any] = dist_checkpointing.load(empty, str(folder))
     except CheckpointException as error:
         raise UserError(
             f"{folder}: the checkpoint is damaged or of another model: {_brief(error)}"
         ) from None
-    network.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    return state
+
+
+def _metadata(groups: MegatronGroups) -> dict[str, Any]:
+    # fully_reshardable is the one kind of 0.16.1 that another tp or pp can read
+    return {
+        "dp_cp_group": groups.collection.dp_cp,
+        "distrib_optim_sharding_type": "fully_reshardable",
+        "distrib_optim_fully_reshardable_mem_efficient": False,
+    }
 
 
 def _state(
     network: CausalModel, optimizer: MegatronOptimizer, groups: MegatronGroups, loading: bool
 ) -> dict[str, Any]:
-    # fully_reshardable is the one kind of 0.16.1 that another tp or pp can read
-    metadata = {
-        "dp_cp_group": groups.collection.dp_cp,
-        "distrib_optim_sharding_type": "fully_reshardable",
-        "distrib_optim_fully_reshardable_mem_efficient": False,
-    }
+    metadata = _metadata(groups)
     model = network.sharded_state_dict(metadata=metadata)
     return {
         "model": model,
