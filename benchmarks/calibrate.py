@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from math import exp, log
 from pathlib import Path
 from statistics import fmean
@@ -27,6 +27,7 @@ from benchmarks.stacks import stack_of
 from plans.source import read_yaml
 from plans.times.anchors import Anchor, write_anchors
 from plans.times.calibration import FOLDER, Calibration, Constants, Spread, read_calibration
+from plans.values import frozen
 
 DATA = Path(__file__).parent / "data"
 FITS = Path(__file__).parent / "fits.yaml"
@@ -38,7 +39,7 @@ COVER = 0.82
 NEAR = 0.4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Fit:
     """One entry of `fits.yaml`: constants to fit with their tolerances, and where they start."""
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from plans.values import frozen
 
 FILE = Path(__file__).parent / "data" / "left_out.csv"
 COLUMNS = ("id", "predicted", "support")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class LeftOut:
     """The value in the row's unit, and how much of it rests on measured neighbours."""
 

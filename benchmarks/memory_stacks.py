@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from benchmarks.rows import Row
 from plans.bytes.execution import Execution, Recompute, Schedule
 from plans.source import PlanError
+from plans.values import frozen
 
 GIB = 2.0**30
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Unprinted:
     """What a source does not print of a family of runs; inferred from its fitted rows.
 
@@ -25,7 +26,7 @@ class Unprinted:
     state_bytes: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MemoryStack:
     """A stack: how to recognise it, its execution, and how well it is known.
 

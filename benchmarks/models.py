@@ -7,11 +7,11 @@ config files, kept here by the family's name.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from benchmarks.rows import Row
 from plans.source import PlanError
 from plans.times.shape import Latent, Shape
+from plans.values import frozen
 
 DEEPSEEK = Latent(query_rank=1536, kv_rank=512, plain_head=128, rope_head=64, value_head=128)
 LITE = Latent(query_rank=0, kv_rank=512, plain_head=128, rope_head=64, value_head=128)
@@ -22,7 +22,7 @@ PLAIN = re.compile(
 NEEDED = ("layers", "hidden", "heads")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Family:
     """What a name fixes beyond the columns."""
 
@@ -53,7 +53,7 @@ FAMILIES = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class KnownModel:
     """A model whose rows print no sizes; from its public config.json."""
 

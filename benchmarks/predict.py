@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import exp
 
 from benchmarks.cases import case_of, is_time
@@ -18,11 +18,12 @@ from plans.times.calibration import Calibration, Level, read_calibration
 from plans.times.device import Device, read_devices
 from plans.times.ops import Ops
 from plans.times.rates import GenerateRates, StepRates, TrainRates
+from plans.values import frozen
 
 NORMAL_80 = 1.2816
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Prediction:
     """A row beside the model; `refused` says why there is no value.
 
@@ -38,7 +39,7 @@ class Prediction:
     refused: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Read:
     """A row in the model's spelling, its stack and device; `unit` is one of its own units."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import re
-from dataclasses import dataclass
 from math import inf, isfinite
 from pathlib import Path
 
 from plans.source import PlanError, SpecError
+from plans.values import frozen
 
 REQUIRED = ("hardware", "value", "unit")
 # cells that say that nothing was published
@@ -16,7 +16,7 @@ NOTHING = frozenset(("", "-", "--", "n/a", "na", "nan", "none", "null", "unknown
 MEMORY = "memory"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Row:
     """One measurement; `cells` are the columns as published, empty where nothing was."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from benchmarks.rows import MEMORY, Row, read_rows
 from benchmarks.spellings import kind_of
 from benchmarks.statistics import Summary, summary
 from plans.times.calibration import Calibration, Level
+from plans.values import frozen
 
 FITTED, LEFT_OUT, NOT_FITTED = "fitted", "left out", "not fitted"
 HEADINGS = ("kind", "hardware", "stack", "rows", "n", "MAPE", "median", "worst", "bias")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Validation:
     """Every row of a file beside the model, and what they come to by group."""
 

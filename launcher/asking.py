@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast, get_args
 
 import click
+
+from plans.values import frozen
 
 if TYPE_CHECKING:
     from plans.estimate import Estimate
@@ -57,7 +59,7 @@ class Machine(NamedTuple):
     ranks: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Question:
     """A job file, what is settled beside it, and what the answer is reckoned with."""
 

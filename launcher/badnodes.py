@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+from plans.values import frozen
 from runtime.files import make_folder, write_json
 
 FILE = "bad-nodes.json"
 EXPIRY_SECONDS = 24 * 3600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class BadNode:
     """A node, why it is kept out, until when (unix seconds), and how often it was."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import signal
-from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.follow import REMEDY_OF_KILL, killing_signal
 from plans.record import REMEDIES, ExitCode, Verdict
+from plans.values import frozen
 from runtime.heartbeat import Beat, laggards, read_beats
 from runtime.verdict import first_cause, read_verdicts, verdict_text
 
@@ -17,7 +17,7 @@ NAMED = re.compile(r"; rank (\d+) \(([^)]+)\)")
 EXITED = re.compile(r"tasks? (?P<rank>\d+)[\d,-]*: Exited with exit code (?P<code>\d+)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Cause:
     """The first cause of an end: its exit code, in words, and the nodes it may lie with."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.history import event_rows
 from launcher.standing import find_run
 from plans.plan import Plan
 from plans.source import UserError
+from plans.values import frozen
 from runtime.commit import STEP_NAME, committed_steps, step_name
 from runtime.manifest import read_manifest
 from runtime.trust import read_own_plan, require_own
@@ -20,7 +20,7 @@ FOLDER = "checkpoints"
 TOLD_VERSIONS = ("megatron-core", "torch")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SavedRun:
     """A run on disk: its plan, and the folder that paths of its job file start at."""
 

@@ -5,11 +5,11 @@ A pure function of what is known, so that every rule can be read and tested in o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from launcher.ledger import Attempt
 from plans.record import ExitCode
+from plans.values import frozen
 
 # done: the run is complete. again: queue this job again. leave: Slurm or another job of the run
 # goes on. stop: nothing goes on before a person says so.
@@ -49,7 +49,7 @@ STRIKES = 3
 BY_USER = "user"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Ending:
     """What is known of an attempt that has just ended.
 
@@ -72,7 +72,7 @@ class Ending:
     budget_hours: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Decision:
     """What to do, the exit code of the batch script, and why."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from launcher.known_variables import is_secret
 from plans.software import Software, read_software
 from plans.source import UserError, read_text, read_yaml
 from plans.units import GIB, MIB, bytes_text
+from plans.values import frozen
 from runtime.needs import GPU_SHARED_MEMORY_BYTES
 from runtime.preflight import Finding, State
 
@@ -27,7 +27,7 @@ PIP = re.compile(r"pip3?\s+install\b([^&|;]*)")
 WITH_VALUE = {"-r", "-c", "-e", "--index-url", "--extra-index-url", "--find-links", "-f"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Recipe:
     """A Dockerfile or a definition: the image it starts from, and its lines with continuations."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.known_variables import ALLOCATORS, Known, is_secret, known
@@ -13,6 +12,7 @@ from launcher.platforms import PLATFORMS
 from plans.fabrics import VARIABLES
 from plans.platform import MASKS, Platform
 from plans.source import read_text
+from plans.values import frozen
 from plans.variables import Variable
 from rocm.platform import MI250X
 from runtime.preflight import Finding, State
@@ -55,7 +55,7 @@ HABITS: tuple[tuple[re.Pattern[str], State, str], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Setting:
     """A variable set in a text, with the line; the last one counts."""
 

@@ -10,12 +10,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from launcher.asked import ask, last_line
 from launcher.mpi import find_mpirun
 from plans.record import ExitCode
 from plans.source import UserError
+from plans.values import frozen
 from runtime.environment import without_launchers
 from runtime.loading import explain
 from runtime.preflight import Finding
@@ -41,7 +41,7 @@ LOADING = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Torch:
     """What torch says of itself: what it was built for, and the devices it finds."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -14,10 +13,11 @@ from launcher.screen import Screen
 from plans.load import check_inputs, make_plan
 from plans.plan import Plan
 from plans.units import count_text
+from plans.values import frozen
 from runtime.environment import current
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Run:
     """A run that has ended: where it lives, and how its attempt went."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from launcher.asking import Machine, Question, changes_to, points_on, sweep_machines
+from plans.values import frozen
 
 if TYPE_CHECKING:
     from plans.estimate import Estimate
@@ -49,7 +50,7 @@ OPTIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Wishes:
     """The options above, and the machines that an objective may choose among."""
 

@@ -6,13 +6,14 @@ rlplan's own variables stand in plans/variables.py, plans/fabrics.py and rocm/pl
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
+
+from plans.values import frozen
 
 Verdict = Literal["dead", "debug", "site", "harmful", "conditional", "launcher", "harmless"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Known:
     """A variable by its pattern, optionally only with some values, and what is known of it."""
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plans.values import frozen
 from runtime.commit import committed_steps
 from runtime.environment import host_name
 from runtime.events import EVENTS, EventLog
@@ -20,7 +20,7 @@ from runtime.events import EVENTS, EventLog
 HOUR = 3600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Attempt:
     """One start of the ranks in the queue; `ended` is None while it runs, or if nobody saw it end.
 
@@ -44,7 +44,7 @@ class Attempt:
         return max((self.ended or now) - self.started, 0.0) * self.devices / HOUR
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Ledger:
     """The jobs that were queued for a run, oldest first, and its attempts."""
 

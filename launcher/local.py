@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +23,7 @@ from plans.hardware import read_hardware
 from plans.plan import Plan
 from plans.platform import CPU, CUDA_MASK, HIP_MASK, MASKS, Platform
 from plans.record import ExitCode, Verdict
+from plans.values import frozen
 from runtime.context import attempt_path
 from runtime.environment import current, without_launchers
 from runtime.files import write_file
@@ -46,7 +46,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 Listener = Callable[[str, dict[str, Any]], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Outcome:
     """How an attempt ended: its exit code, the first cause, and what every rank said of it."""
 

@@ -8,7 +8,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from launcher.local import start
 from plans.hardware import read_hardware
 from plans.load import make_plan
 from plans.source import UserError
+from plans.values import frozen
 from runtime.files import write_file
 
 PROGRAM = ("-m", "runtime.measure.rank")
@@ -44,7 +44,7 @@ SMALLEST = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Setting:
     """What a measurement runs: a model's shape with random weights, on which ranks, cut how.
 

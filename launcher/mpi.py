@@ -7,12 +7,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from launcher.asked import ask, last_line
 from plans.source import UserError
+from plans.values import frozen
 from runtime.environment import executable, without_launchers
 
 Family = Literal["MPICH", "Open MPI", "Intel MPI"]
@@ -32,7 +32,7 @@ BANNERS: tuple[tuple[str, Family], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Mpirun:
     """An mpirun that was found: its path, its family, and its version where it tells."""
 

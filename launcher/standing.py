@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from plans.plan import Plan, read_plan
 from plans.reports.run import step_line
 from plans.source import UserError, suggestion
 from plans.units import seconds_text
+from plans.values import frozen
 from runtime.metrics import METRICS, read_metrics
 from slurm.accounting import device_hours
 from slurm.commands import Refused, Unreachable
@@ -27,7 +28,7 @@ ETA_STEPS = 20
 State = Literal["planned", "waiting", "running", "done", "stopped", "ended"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Standing:
     """A run at one moment. `jobs` is None when no queue answers; hours are device hours.
 
@@ -167,10 +168,8 @@ def standing_data(here: Standing) -> dict[str, Any]:
         "plan": here.plan.digest,
         "folder": str(here.folder),
         "queue_answers": here.jobs is not None,
-        "jobs": [{n: getattr(job, n) for n in QueuedJob.__slots__} for job in here.jobs or ()],
-        "attempts": [
-            {n: getattr(one, n) for n in Attempt.__slots__} for one in here.ledger.attempts
-        ],
+        "jobs": [asdict(job) for job in here.jobs or ()],
+        "attempts": [asdict(one) for one in here.ledger.attempts],
         "step": here.step,
         "steps": here.plan.job.steps,
         "safe_step": here.safe_step,

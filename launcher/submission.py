@@ -9,7 +9,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from plans.load import check_inputs, make_plan
 from plans.plan import Plan
 from plans.runnable import check_runnable
 from plans.source import UserError, read_yaml
+from plans.values import frozen
 from runtime.environment import current
 from runtime.files import write_file
 from runtime.trust import read_own_plan
@@ -40,7 +40,7 @@ SCRIPT = "job.sbatch"
 LOCK = "submitting"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Wish:
     """How a job file is to be submitted; what is None is decided here.
 
@@ -61,7 +61,7 @@ class Wish:
     pauses: tuple[float, ...] = PAUSES_SECONDS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Submitted:
     """Jobs that wait in the queue for one run, in the order in which they will work.
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil
 
 from plans.plan import Plan
 from plans.source import PlanError
 from plans.units import seconds_text
+from plans.values import frozen
 
 # Slurm sends the signal up to a minute early (sbatch manual, --signal).
 EARLY_SIGNAL_SECONDS = 60
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Chain:
     """The steps after which each job of a run stops, and the seconds it works without the queue."""
 

@@ -8,19 +8,19 @@ are all that a search compares.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from plans.dataflow import Role
 from plans.layout import ParallelLayout
 from plans.placement import RolloutSettings, TrainSettings
+from plans.values import frozen
 
 # Bytes on the first and on the last rank of a pool: the first pipeline stage of every role
 # stands on the one and the last stage on the other.
 Ends = tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Choice:
     """Layout and settings of a role; exactly one of `train` and `rollout` is given.
 
@@ -44,7 +44,7 @@ class Choice:
         return self.layout
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Switch:
     """The weight switch between a trained and a rollout choice.
 

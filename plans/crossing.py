@@ -12,16 +12,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from plans.proof import proof
 from plans.schedule import Cut, Standing
 from plans.transfer import Bucket, Round, Row, Transfer, in_buckets
+from plans.values import frozen
 
 Shard = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Crossing(Cut):
     """The switch of one model between two layouts over different ranks; made by `build_apart`.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from plans.layout import ParallelLayout
@@ -23,13 +22,14 @@ from plans.shards import (
     tensor_prefix,
 )
 from plans.transfer import Transfer
+from plans.values import frozen
 
 # What fills (rollout coordinate, rollout part) from a training part, grouped by training
 # coordinate; None: any of them.
 PartPieces = Mapping[tuple[int, Part, Part], Mapping[int | None, tuple[Piece, ...]]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Standing:
     """A rank's place in both layouts. All that a rank receives follows from it."""
 
@@ -39,7 +39,7 @@ class Standing:
     rollout_stage: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Cut:
     """A model as two layouts cut it, and the pieces that both cuts leave.
 

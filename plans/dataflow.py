@@ -5,10 +5,10 @@ Phase names are the field's (verl's `timing_s/*` keys), so numbers compare acros
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from plans.spec import JobSpec
+from plans.values import frozen
 
 
 class Role(StrEnum):
@@ -35,7 +35,7 @@ LAGGED = ((Stage.GENERATE, Stage.PREPARE, Stage.UPDATE),)
 OFFLINE = ((Stage.PREPARE,), (Stage.UPDATE,))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Phase:
     """One piece of a step: its name, the role that works in it, and when.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from plans.bytes.account import Kind
 from plans.chain import Chain, chain_of
@@ -16,13 +15,14 @@ from plans.search.result import Search
 from plans.spread import ends_of
 from plans.timeline import PhaseTime, outside_times, step_times
 from plans.units import HOUR, TERA
+from plans.values import frozen
 from plans.workload import Workload
 
 # How deep the tree of modules is told: 'layers.mlp'.
 MODULE_DEPTH = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Interval:
     """An expected value and the 80 % interval around it."""
 
@@ -44,7 +44,7 @@ class Interval:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PhaseEstimate:
     """A phase: its seconds, what they go to, and tokens and FLOPs a second of one device.
 
@@ -64,7 +64,7 @@ class PhaseEstimate:
     flops_share: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MemoryEstimate:
     """Bytes by kind of the fullest rank of a pool while a phase lasts.
 
@@ -88,7 +88,7 @@ class MemoryEstimate:
         return self.total / self.capacity_bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Estimate:
     """What a run will take, before it is queued."""
 

@@ -7,16 +7,16 @@ of Hugging Face checkpoints and how many parameters a rank holds of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from plans.facts import Facts
 from plans.source import SpecError
+from plans.values import frozen
 
 # (name inside the layer, shape, dim that tensor parallelism cuts; None: replicated)
 Row = tuple[str, tuple[int, ...], int | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Latent:
     """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, 2.1).
 
@@ -71,7 +71,7 @@ class Latent:
         ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ExpertNames:
     """How checkpoints of a family name the block and the matrices of its experts."""
 
@@ -80,7 +80,7 @@ class ExpertNames:
     shared: str = "shared_experts"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Experts:
     """A mixture of gated MLPs in place of one: `per_token` of `count`, each `inner` wide.
 
@@ -129,7 +129,7 @@ class Experts:
         return routed + shared + hidden * (self.count + self.shared_gate)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Family:
     """What an architecture fixes beyond the numbers in its config."""
 

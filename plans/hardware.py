@@ -5,7 +5,6 @@ Every number in those files has its source in a comment beside it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +12,12 @@ from plans.source import Location, SpecError, read_yaml, suggestion
 from plans.times.calibration import Calibration, Level
 from plans.times.device import Device, device, read_devices
 from plans.units import GIB, TERA
+from plans.values import frozen
 
 FOLDER = Path(__file__).parent / "hardware"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Topology:
     """What a node has beside its devices; how those are joined stands with the device."""
 
@@ -25,7 +25,7 @@ class Topology:
     numa_per_node: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Stacks:
     """The calibrations whose rates hold here: of the two engines, and of a step's overheads."""
 
@@ -34,7 +34,7 @@ class Stacks:
     step: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Billing:
     """What a cluster charges for an hour of one device, in its own unit."""
 
@@ -42,7 +42,7 @@ class Billing:
     per_device_hour: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class HardwareSpec:
     """One kind of node and its devices.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from plans.costs.tables import Costs
 from plans.dataflow import Role, roles_of
@@ -17,6 +17,7 @@ from plans.search.robust import COMPARED, OUT_OF_MEMORY, Regret, robust
 from plans.source import PlanError, UserError
 from plans.space import RUNNABLE, SPACES, UNSUPPORTED, Space, features_of
 from plans.timeline import step_seconds, step_times
+from plans.values import frozen
 from plans.workload import Candidate, Workload
 
 # HiGHS stops within this share of the optimum, and so much may solver and search differ.
@@ -31,7 +32,7 @@ SETTINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Verification:
     """Seconds a step by the search and by a solver, and the size of what was solved."""
 
@@ -48,7 +49,7 @@ class Verification:
         return abs(self.searched - self.solved) <= 2 * TOLERANCE * self.solved
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Baseline:
     """Another plan of the same job under the same model.
 
@@ -61,7 +62,7 @@ class Baseline:
     outside: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Runnable:
     """The optimum of what the engines here run; or why there is none."""
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
+
+from plans.values import frozen
 
 MEGATRON_ORDER = "tp-cp-dp-pp"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ParallelLayout:
     """Degrees of tensor, context, data and pipeline parallelism of one role.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from plans.dataflow import Role
 from plans.layout import ParallelLayout
@@ -16,6 +16,7 @@ from plans.legality import (
     tensor_reason,
 )
 from plans.space import CONTEXT_DEGREES, LEAST_TOKENS, VIRTUAL_DEGREES, Feature, Space
+from plans.values import frozen
 from plans.workload import Workload
 
 Degrees = Mapping[str, int]
@@ -25,7 +26,7 @@ FINEST_SHARE = 16
 Judged = tuple[ParallelLayout, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Layouts:
     """The legal layouts of a role, smallest degrees first, and the rejected ones."""
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import isqrt
 
 from plans.dataflow import Role
 from plans.layout import ParallelLayout
 from plans.resources import TrainRoleSpec
 from plans.source import PlanError
+from plans.values import frozen
 from plans.workload import Workload
 
 TRAINED = ("actor_train", "critic", "reference")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Rejection:
     """A layout of a role that cannot be (of a plan that does not fit, the training's), and why."""
 

@@ -6,7 +6,7 @@ The paths inside a job file start at its folder, so that it can be planned from 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from plans.source import Location, SpecError, UserError, read_json, read_yaml
 from plans.space import RUNNABLE, Space
 from plans.spec import JobSpec, parse
 from plans.times.calibration import Calibration, Level
+from plans.values import frozen
 from plans.variant import Change, changed
 
 Result = TypeVar("Result")
@@ -31,7 +32,7 @@ Check = Callable[[JobSpec, ModelSpec], None]
 SCORES = "ForSequenceClassification"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Terms:
     """On what an estimate is made beside the job file: whose constants, and in which space.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import hypot
 
 from plans.hardware import HardwareSpec
@@ -11,13 +11,14 @@ from plans.times.calibration import STRANGE, Calibration, read_calibration
 from plans.times.device import Device
 from plans.times.ops import Ops
 from plans.times.rates import GenerateRates, StepRates, TrainRates
+from plans.values import frozen
 
 # Calibrations of runs of this project's own loop are called after it.
 OWN = "rlplan"
 LEVELS = ("datasheet", "published", "micro", "trace")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Machine:
     """What the time models need of one node group; `train` and `generate` fill their own tables.
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from plans.facts import Facts
 from plans.families import Experts, Family, Latent, Row, family_of, gated_rows
 from plans.source import SpecError, read_json
+from plans.values import frozen
 
 VOCABULARY_PADDING = 64
 GATED = ("gate_proj", "up_proj", "down_proj")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Tensor:
     """A Hugging Face tensor: its shape, and the dim tensor parallelism cuts (None: replicated)."""
 
@@ -24,7 +24,7 @@ class Tensor:
     layer: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ModelSpec:
     """A decoder-only transformer of the Llama family, dense or a mixture of experts.
 

@@ -7,16 +7,16 @@ all layers and all ranks that share them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from plans.model import ModelSpec
 from plans.shards import Box, Part, layer_range, stage_parts
+from plans.values import frozen
 
 # Bytes per unit of length of a tensor along a dim.
 RowBytes = Mapping[tuple[str, int], int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Piece:
     """Rows of a tensor that one training shard supplies to one rollout shard.
 
@@ -39,7 +39,7 @@ class Piece:
         return self.length * self.row_bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Supply:
     """The training stage and part that a rollout part is filled from, and for which layers."""
 

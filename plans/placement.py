@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from plans.dataflow import Role
 from plans.layout import ParallelLayout
 from plans.resources import Recompute
+from plans.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NodeGroup:
     """Nodes of one kind and the run of consecutive ranks on them."""
 
@@ -28,7 +27,7 @@ class NodeGroup:
         return self.rank_count // self.ranks_per_node
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ResourcePool:
     """A run of consecutive ranks that colocated roles share."""
 
@@ -41,7 +40,7 @@ class ResourcePool:
         return range(self.first_rank, self.first_rank + self.rank_count)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TrainSettings:
     """How a Megatron engine runs: sequences a micro-batch, and what it trades for memory.
 
@@ -58,7 +57,7 @@ class TrainSettings:
     last_layers: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RolloutSettings:
     """How a vLLM engine runs: sequences at a time, and its KV cache in bytes a rank.
 
@@ -71,7 +70,7 @@ class RolloutSettings:
     sleep: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Placement:
     """One role: its pool, its layout over the ranks of the pool, and its engine's settings."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from plans.reshard import ReshardSummary
 from plans.source import UserError, read_json
 from plans.spec import JobSpec
 from plans.spread import ends_of
+from plans.values import frozen
 
 FORMAT = 3
 # The phase in which all pools take part.
 SWITCH = "reshard"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PhasePlan:
     """A phase as planned: seconds and the largest memory of any rank while it lasts.
 
@@ -42,7 +43,7 @@ class PhasePlan:
     peak_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Plan:
     """The frozen result of planning. Same job file, same bytes, everywhere.
 

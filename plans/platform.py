@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from plans.source import UserError
+from plans.values import frozen
 from plans.variables import CPU_VARIABLES, CUDA_VARIABLES, ONE_HOST, Variable
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Platform:
     """A kind of machine: its variables, and which variable hides devices from a process."""
 
@@ -42,7 +43,7 @@ class Platform:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeviceMask:
     """How one process sees its devices: the variables to set and to remove, and its own index."""
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from plans.source import Document, Location, SpecError, read_yaml
+from plans.values import frozen
 
 FOLDER = Path(__file__).parent / "prices"
 ENDS = ("low", "typical", "high")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Price:
     """US dollars an hour of one device: neoclouds at the low end, hyperscalers at the high."""
 
@@ -21,7 +21,7 @@ class Price:
     source: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PriceList:
     """Prices by hardware name as of a day ('2026-05-18'); not every hardware is for hire."""
 

@@ -9,7 +9,6 @@ judge its whole shard, whatever the layouts and however many the ranks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 
 from plans.layout import ParallelLayout
@@ -24,9 +23,10 @@ from plans.shards import (
     tensor_prefix,
     vllm_boxes,
 )
+from plans.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Region:
     """A slice of a tensor as a parameter of this rank holds it; fields as in `Box`."""
 
@@ -39,7 +39,7 @@ class Region:
     length: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Proof:
     """What one rank contributes to the check: regions of training and of rollout parameters."""
 

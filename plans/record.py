@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
+
+from plans.values import frozen
 
 
 class ExitCode(IntEnum):
@@ -57,7 +59,7 @@ def run_name(name: str, *, rehearse: bool = False) -> str:
     return f"{name}.rehearsal" if rehearse else name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Verdict:
     """Why a rank ended: written by the rank as its last act, read by whoever asks what happened."""
 
@@ -71,7 +73,7 @@ class Verdict:
     unix_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StepRecord:
     """The measured numbers of one step, under the names of docs/glossary.md.
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple
 
 from plans.crossing import Crossing
 from plans.cut import Standing, cut_of
@@ -21,6 +21,7 @@ from plans.model import ModelSpec
 from plans.overlap import missing_bytes
 from plans.schedule import ReshardSchedule
 from plans.units import MIB
+from plans.values import frozen
 
 # A 7B switch tp2 -> tp1 on two H200s by messages alone takes 36 ms in buckets of 64 MiB and 29 ms
 # in 512 MiB, which hold 2 GiB; between hosts a NIC, seven times slower, hides the difference.
@@ -29,7 +30,7 @@ BUCKET_BYTES = 64 * MIB
 ROUNDS_IN_FLIGHT = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReshardSummary:
     """What the plan promises of the switch; the ranks rebuild the schedule and compare its digest.
 
@@ -206,7 +207,7 @@ def digest(schedule: ReshardSchedule | Crossing) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Use:
     """What the switch costs a rank of one standing; `messages` by training shard (tp, stage)."""
 

@@ -14,7 +14,6 @@ same (phase, bucket): nobody waits for a later round than its own, so nobody wai
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import zip_longest
 
 from plans.cut import Cut, Standing
@@ -22,9 +21,10 @@ from plans.overlap import Supply, aliases
 from plans.proof import proof
 from plans.shards import MEGATRON, VLLM
 from plans.transfer import Bucket, Round, Row, Transfer, in_buckets
+from plans.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReshardSchedule(Cut):
     """The switch of one model between two layouts over the same ranks; made by `build`.
 

@@ -9,12 +9,13 @@ stage. Context- and data-parallel ranks hold the same as each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from math import prod
 
 from plans.layout import ParallelLayout
 from plans.model import ModelSpec
+from plans.values import frozen
 
 EMBEDDING_TENSOR = "model.embed_tokens.weight"
 NORM_TENSOR = "model.norm.weight"
@@ -22,7 +23,7 @@ HEAD_TENSOR = "lm_head.weight"
 LAYER_NORM_TENSORS = ("input_layernorm", "post_attention_layernorm")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Box:
     """A slice of one Hugging Face tensor inside one parameter of an engine on one rank.
 
@@ -57,7 +58,7 @@ Shards = Mapping[tuple[Part, int], tuple[Box, ...]]
 Slices = list[tuple[str, int, int]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Engine:
     """One engine's words for the parameters of each part, and how it orders q, k and v.
 

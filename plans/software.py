@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import TypeAdapter
 
 from plans.source import read_yaml
+from plans.values import frozen
 
 FILE = Path(__file__).parent / "software.yaml"
 # What the adapters of the engines were written against, below their front doors.
 ENGINES = frozenset({"torch", "vllm", "megatron-core"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Software:
     """One set of software: exact versions, the GPUs it serves, and what was run with it.
 
@@ -39,7 +39,7 @@ class Software:
     driver: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Mismatch:
     """A package that is not what a row says; `close` when it may still work.
 

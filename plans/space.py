@@ -6,10 +6,10 @@ runtime learns a feature, its line in UNSUPPORTED goes, and nothing else changes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from plans.dataflow import Role
+from plans.values import frozen
 from plans.workload import Candidate
 
 
@@ -43,7 +43,7 @@ VIRTUAL_DEGREES = (1, 2, 4)
 LEAST_TOKENS = 2048
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Space:
     """The plans that are compared; all of them but for those that use a feature in `without`."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from plans.costs.host import checkpoint_parts
 from plans.costs.learning import learn_parts
@@ -19,6 +18,7 @@ from plans.costs.work import (
 )
 from plans.dataflow import Phase, Role, Stage, phases_of
 from plans.placement import Placement
+from plans.values import frozen
 from plans.workload import Candidate, Workload
 
 OUTSIDE = ""
@@ -26,7 +26,7 @@ OUTSIDE = ""
 FIRST_STEP = "first_step"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PhaseTime:
     """A phase: who works in it, its seconds, and what they go to.
 

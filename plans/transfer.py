@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from plans.proof import Proof
+from plans.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Transfer:
     """Rows of one tensor that move from a training parameter into a rollout parameter.
 
@@ -32,7 +33,7 @@ class Transfer:
         return self.length * self.row_bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Bucket:
     """Transfers between this rank and a peer that travel as one message."""
 
@@ -44,7 +45,7 @@ class Bucket:
         return sum(transfer.bytes for transfer in self.transfers)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Round:
     """What a rank sends and receives at the same time, under the number both ends know."""
 
@@ -53,7 +54,7 @@ class Round:
     receive: Bucket | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Row:
     """All that one rank does in the switch.
 

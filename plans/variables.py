@@ -7,13 +7,14 @@ warns of crashes and hangs with debugging variables left on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from plans.values import frozen
 
 Scope = Literal["must", "tune", "debug"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Variable:
     """An environment variable: its value, why, who says so, how binding it is, how to check it.
 

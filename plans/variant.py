@@ -7,12 +7,12 @@ the degrees of the trained actor, for roles and for the cluster.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from plans.source import Document, Location, UserError
+from plans.values import frozen
 
 ACTOR = ("roles", "actor_train")
 SHORT: dict[str, Location] = {
@@ -37,7 +37,7 @@ SPLIT = ("roles", "actor_rollout", "pool")
 FORM = "tp=4,rollout.tp=2,nodes=8"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Change:
     """A key of the job file and the value it gets."""
 

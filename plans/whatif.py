@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from plans.estimate import Estimate, estimate_of
 from plans.hardware import HardwareSpec, known_hardware
@@ -11,6 +11,7 @@ from plans.plan import Plan
 from plans.search import Asked, search_workload
 from plans.search.result import Search
 from plans.source import UserError
+from plans.values import frozen
 from plans.variant import Change
 
 Changes = tuple[Change, ...]
@@ -19,7 +20,7 @@ DEGREES = (1, 2, 4, 8)
 ROOMIER = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Question:
     """A change of the job, in words."""
 
@@ -27,7 +28,7 @@ class Question:
     changes: Changes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Answer:
     """The estimate of the changed job, planned anew; or why there is no plan for it."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 from plans.dataflow import Role, roles_of
@@ -14,11 +14,12 @@ from plans.placement import Placement, ResourcePool, RolloutSettings, TrainSetti
 from plans.resources import GroupSpec
 from plans.source import Location, PlanError
 from plans.spec import JobSpec
+from plans.values import frozen
 
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2}
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(slots=False)
 class Workload:
     """A job, its model, and the hardware it is planned for.
 
@@ -136,7 +137,7 @@ class Workload:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Candidate:
     """One way to place the roles, before it is known to fit or to be the best."""
 

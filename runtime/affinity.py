@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from plans.values import frozen
 from runtime.host import Card, Gpu, Nic, cores_of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Affinity:
     """What is near a GPU: its NUMA node and the cores of it that this process may use, a NIC."""
 

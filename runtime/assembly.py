@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from plans.layout import ParallelLayout
 from plans.plan import Plan
 from plans.reshard import build, digest, island_ranks
 from plans.transfer import Row
+from plans.values import frozen
 from plans.workload import ELEMENT_BYTES
 from runtime.engines import RolloutEngine, ScoreEngine, TrainEngine
 from runtime.engines.hf import random_weights, read_reward_weights, read_weights
@@ -24,7 +24,7 @@ from runtime.mistakes import DataMistake
 from runtime.reshard import Executor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Seat:
     """Where this rank sits, and what its engines share with the ranks of the same host."""
 
@@ -34,7 +34,7 @@ class Seat:
     shared_memory: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Engines:
     """What this rank holds. Trained roles also score; the reference only scores.
 

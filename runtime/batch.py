@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from plans.values import frozen
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@frozen
 class Request:
     """One sequence to generate; `seed` alone decides its randomness, so any rank may serve it."""
 
@@ -20,7 +22,7 @@ class Request:
     stop_token: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Completion:
     """What the rollout engine answers: sampled tokens (stop token included) and their log-probs."""
 
@@ -28,7 +30,7 @@ class Completion:
     log_probs: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Sequences:
     """Prompts with responses, right-padded to one length.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from plans.dataflow import Role
 from plans.plan import Plan
 from plans.record import ExitCode
+from plans.values import frozen
 from runtime.commit import (
     STEP_NAME,
     commit_together,
@@ -49,7 +50,7 @@ class CheckpointError(RunMistake):
     code = ExitCode.CHECKPOINT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Resumed:
     """A checkpoint that the engines now hold: its step, and the state that was saved with it."""
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from plans.plan import Plan
+from plans.values import frozen
 from runtime.control import Control
 from runtime.files import make_folder
 from runtime.heartbeat import Recorder
 from runtime.stopping import Stops
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RankContext:
     """One rank of one attempt, after all ranks have agreed on the plan.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from plans.values import frozen
 
 # What one program of the kernel moves. Shorter pieces cost more programs, longer ones leave
 # fewer reads under way towards a peer, whose memory is three times as far as one's own.
@@ -55,7 +56,7 @@ class Copies:
             torch._foreach_copy_(self._into, self._out)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Tiles:
     """Rows of (source address, destination address, count of units), and bytes of a unit."""
 

@@ -7,12 +7,12 @@ resumed run and every rank of a run see the same prompts without asking anybody.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
 import torch
 
+from plans.values import frozen
 from runtime.batch import Sequences
 from runtime.examples import Example, TooLong, example_of
 from runtime.mistakes import DataMistake
@@ -24,7 +24,7 @@ SHOWN_MISTAKES = 8
 FEISTEL_ROUNDS = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Reading:
     """The prompts of a file, and what was said of rows that were left out as too long."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import torch
 
 from plans.record import ExitCode
+from plans.values import frozen
 from runtime import environment
 from runtime.affinity import affinity_of, bind
 from runtime.context import RankContext
@@ -18,7 +19,7 @@ from runtime.mistakes import UnfitHost
 from runtime.preflight_ranks import check_own_devices
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Seating:
     """Where a rank's device is and what it was bound to; `reason` says why it was not.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from plans.values import frozen
 
 # What MPI's process managers tell a process they started. A child that inherits it and starts
 # MPI would join as a rank that already exists, or wait for a manager that does not know it.
@@ -17,7 +18,7 @@ SLURM_PREFIXES = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_")
 SLURM_SITE = frozenset({"SLURM_CONF"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Place:
     """Where a process starter says this process stands; None where it says nothing."""
 

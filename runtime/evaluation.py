@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from plans.values import frozen
 from runtime.control import Control
 from runtime.generation import Generator
 from runtime.judges import Judge
@@ -14,7 +14,7 @@ from runtime.tokenizer import Tokenizer
 FULL_REWARD = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Evaluation:
     """Held-out rows and what judges them; each replica answers its part."""
 

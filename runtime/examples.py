@@ -8,9 +8,9 @@ Of a pair: {"prompt", "chosen": text, "rejected": text}.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
+from plans.values import frozen
 from runtime.tokenizer import Tokenizer
 
 EXPECTED = 'expected an object such as {"prompt": "1+1=", "answer": "2"}'
@@ -20,7 +20,7 @@ class TooLong(ValueError):
     """A text has more tokens than the job file allows."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Example:
     """One row: the prompt as the model reads it, and the answer as the reward rule does."""
 

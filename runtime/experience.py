@@ -8,7 +8,6 @@ full disk without the system's reason, and a plain write has it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from plans.plan import Plan
+from plans.values import frozen
 from runtime.batch import Experience, Sequences
 from runtime.commit import commit_together, prune, step_name
 from runtime.control import Control
@@ -37,7 +37,7 @@ OPTIONAL = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ExperienceWriter:
     """Commits the batch of each step, and keeps that of the newest `keep` steps; 0 writes none."""
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from plans.layout import ParallelLayout
+from plans.values import frozen
 from runtime.batch import Completion, Request, Sequences
 from runtime.engines import RolloutEngine
 from runtime.prompt import Prompt
 from runtime.sharing import Rows, part, share
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Generator:
     """The rollout engine of this rank, and which part of a batch its replica serves."""
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from plans.dataflow import Role
 from plans.plan import Plan
 from plans.spec import JobSpec
+from plans.values import frozen
 from runtime import algorithms
 from runtime.batch import Sequences
 from runtime.data import answer_sequences, pair_sequences, prompts_of_step
@@ -21,7 +22,7 @@ from runtime.sharing import Rows
 from runtime.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class AnswerObjective:
     """Cross-entropy of the given answers, a mean over their tokens. mask: [n, s - 1]."""
 
@@ -38,7 +39,7 @@ class AnswerObjective:
         return loss
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PairObjective:
     """DPO's loss, a mean over pairs; a pair is two rows, the chosen answer first."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from plans.values import frozen
 from runtime import environment
 from runtime.address import address_towards, interface_of
 from runtime.context import RankContext
@@ -19,7 +19,7 @@ LOOPBACK = "127.0.0.1"
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Groups:
     """torch.distributed's default group of this run, and where its ranks met."""
 

@@ -9,8 +9,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
+
+from plans.values import frozen
 
 # One write of a fixed length replaces the whole record: readers never see half of one.
 RECORD_BYTES = 512
@@ -18,7 +20,7 @@ RECORD_BYTES = 512
 LOCKED_GRACE_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Beat:
     """Where a rank stands: in a phase, or (`waiting`) behind it until the others are.
 

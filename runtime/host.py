@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 import resource
-from dataclasses import dataclass
 from pathlib import Path
+
+from plans.values import frozen
 
 NVIDIA, AMD = "0x10de", "0x1002"
 # PCI classes of GPUs: VGA and 3D controllers (NVIDIA), displays and accelerators (AMD Instinct).
@@ -26,7 +27,7 @@ CGROUP_MEMORY = (
 DRIVER_FILES = {NVIDIA: "sys/module/nvidia/version", AMD: "sys/module/amdgpu/version"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Card:
     """A PCI device: its address such as 0000:1b:00.0, its NUMA node, and its way from the root."""
 
@@ -35,7 +36,7 @@ class Card:
     path: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Gpu(Card):
     """A GPU with what identifies it to torch: NVIDIA's UUID, AMD's unique id; '' if not told."""
 
@@ -43,7 +44,7 @@ class Gpu(Card):
     identity: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Nic(Card):
     """A port of an RDMA device: mlx5_0 with 400 Gb/s, InfiniBand or Ethernet (RoCE)."""
 
@@ -53,7 +54,7 @@ class Nic(Card):
     layer: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class HostFacts:
     """One host. Memory is what a new process could take; None is not told, or no limit."""
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from plans.dataflow import Role
 from plans.plan import Plan
+from plans.values import frozen
 from runtime.assembly import Engines
 from runtime.batch import Sequences
 from runtime.objectives import Objective
 from runtime.sharing import Rows, part, share
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Learner:
     """The engines of this rank that score and learn, and which part of a batch is theirs."""
 

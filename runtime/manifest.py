@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
 from plans.source import UserError
+from plans.values import frozen
 from runtime.files import write_json
 
 MANIFEST = "manifest.json"
@@ -20,7 +21,7 @@ class DamagedFolder(UserError):
     """A committed folder is not what its manifest says; the message names file and reason."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class FileEntry:
     """One file of the folder: its size and the SHA-256 of its contents, in hex."""
 
@@ -28,7 +29,7 @@ class FileEntry:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Manifest:
     """The files of a folder by their path in it, and the plan, step and versions that wrote them.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -11,12 +10,13 @@ from torch import Tensor
 
 from plans.reshard import ROUNDS_IN_FLIGHT
 from plans.transfer import Bucket, Round, Transfer
+from plans.values import frozen
 from runtime.copying import Copies
 
 View = Callable[[Transfer], Tensor]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Message:
     """A bucket on the wire: a flat tensor, and the copies that pack it or spread it."""
 
@@ -25,7 +25,7 @@ class Message:
     copies: Copies
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Exchange:
     """What a rank sends and receives in one round."""
 
@@ -52,7 +52,7 @@ class Exchange:
             self.receiving.copies.run()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Exchanges:
     """The rounds of a rank, and the buffers they share: two each way, as large as the largest."""
 

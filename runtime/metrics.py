@@ -6,11 +6,11 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from plans.record import StepRecord
+from plans.values import frozen
 from runtime.events import open_lines
 from runtime.files import FOLDER_MODE, sync, write_file, write_json
 from runtime.prometheus import PrometheusFile
@@ -76,7 +76,7 @@ class MetricsWriter:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Summary:
     """What a finished run is remembered by; accuracies are None without held-out data."""
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from plans.dataflow import Role
 from plans.hardware import HardwareSpec
 from plans.plan import Plan
 from plans.units import GIB, MIB
+from plans.values import frozen
 from plans.workload import ELEMENT_BYTES
 
 # Floor of AMD's node test (Primus node_smoke); NCCL and vLLM exchange through it.
@@ -22,7 +21,7 @@ RANK_PROCESS_BYTES = 700 * MIB
 OPTIMIZER_BYTES_PER_PARAMETER = 12
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Needs:
     """Bytes and devices of one host; 0 is nothing in particular. `whose` needs they are."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from plans.spec import JobSpec
+from plans.values import frozen
 from runtime import algorithms
 from runtime.batch import Experience
 from runtime.engines import LossFunction
@@ -18,7 +18,7 @@ from runtime.sharing import Rows
 Objective = Callable[[Rows, Rows], LossFunction]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ActorObjective:
     """The clipped policy loss, plus the pull to the reference and the entropy where asked for.
 
@@ -95,7 +95,7 @@ class ActorObjective:
         return per_token, report
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CriticObjective:
     """Half the clipped squared error of the values, a mean over response tokens."""
 

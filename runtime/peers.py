@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,8 +11,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.storage import UntypedStorage
 
+from plans.values import frozen
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@frozen
 class Parameter:
     """Where a parameter lies in its rank's memory: which storage, and how it lies in it."""
 

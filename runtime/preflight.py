@@ -7,7 +7,6 @@ rank would say in the job. Each kind of failure has its own exit code.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +15,7 @@ from plans.record import ExitCode
 from plans.software import best_row, older, read_software
 from plans.source import UserError
 from plans.units import bytes_text
+from plans.values import frozen
 from runtime.host import HostFacts
 from runtime.needs import Needs
 
@@ -24,7 +24,7 @@ State = Literal["ok", "warning", "failure"]
 OPEN_FILES = 65_536
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Finding:
     """What a check found: 'memlock', how bad, in words, what to do, and the exit code."""
 
@@ -39,7 +39,7 @@ class Finding:
         return f"{label}  {self.text}" + (f": {self.remedy}" if self.remedy else "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Surroundings:
     """All that the checks of one host look at."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from plans.hardware import HardwareSpec, read_hardware
 from plans.plan import Plan
 from plans.times.rates import OpRates
 from plans.units import GIGA, MIB
+from plans.values import frozen
 from runtime.context import RankContext
 from runtime.control import ranks_text
 from runtime.mistakes import SlowLink
@@ -33,7 +34,7 @@ FLOOR_SHARE = 0.2
 AXES = ("tp", "cp", "dp", "pp")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Link:
     """One group's measured rate: bytes a second that its slowest link carries (bus bandwidth)."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from plans.proof import Region
 from plans.transfer import Row, Transfer
+from plans.values import frozen
 from runtime import peers
 from runtime.checksum import checksum
 from runtime.copying import Copies
@@ -24,7 +24,7 @@ class SwitchError(RuntimeError):
     """The engines do not hold what the schedule says, or the switch left them different."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Moved:
     """Bytes that one run of the switch moved on this rank, counted from the tensors themselves.
 

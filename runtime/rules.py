@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from decimal import Decimal
 
+from plans.values import frozen
 from runtime import sandbox
 from runtime.prompt import Prompt
 
@@ -33,7 +33,7 @@ SOURCES = (
 RewardFunction = Callable[[Prompt, str], float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Rule:
     """A rule of ours; `apart`: it may take long or run foreign code, so workers apply it."""
 

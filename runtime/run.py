@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import torch
 
 from plans.dataflow import Role
 from plans.plan import Plan
+from plans.values import frozen
 from runtime.assembly import Engines, Seat, assemble
 from runtime.context import RankContext
 from runtime.data import read_prompts
@@ -59,7 +60,7 @@ def run(context: RankContext) -> bool:
     return done
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Inputs:
     """What the job's files hold: rows to learn from, to imitate, and to be measured on."""
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from plans.dataflow import Role
 from plans.plan import Plan
+from plans.values import frozen
 from runtime.batch import Completion, Experience, Sequences, joined
 from runtime.credit import batch_metrics
 from runtime.data import prompts_of_step, request_seed
@@ -21,7 +22,7 @@ from runtime.shaping import have_spread
 from runtime.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Judged:
     """Prompts, their answers and rewards, as every rank knows them."""
 

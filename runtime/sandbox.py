@@ -17,9 +17,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from plans.values import frozen
 
 BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.S)
 MIB = 2**20
@@ -42,7 +43,7 @@ del _guard
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Case:
     """One test: what the program reads, and what it must print (None: it must only end well)."""
 

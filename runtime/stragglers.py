@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from plans.record import StepRecord
+from plans.values import frozen
 from runtime.events import EventLog
 from runtime.heartbeat import read_beats
 
@@ -26,7 +27,7 @@ WARM_UP_STEPS = 1
 WHOLE = "step"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Straggler:
     """A rank, the phase in which it is slow, and its median share of the others' median."""
 

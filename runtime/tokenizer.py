@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plans.values import frozen
 from runtime.mistakes import DataMistake, MissingInput
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Tokenizer:
     """A Hugging Face fast tokenizer and the special tokens a run needs."""
 

@@ -7,15 +7,15 @@ the Python it is given.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from plans.values import frozen
 from slurm.site import ContainerSpec
 
 # What hands the devices in (apptainer manual; for pyxis a hook of enroot does it).
 DEVICES = {"cuda": ("--nv",), "rocm": ("--rocm",), "cpu": ()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Entrance:
     """Options of srun and words before the rank's Python; both empty without a container.
 

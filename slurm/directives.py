@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from plans.chain import chain_of, lead_seconds
 from plans.hardware import HardwareSpec
 from plans.plan import Plan
 from plans.record import run_name
+from plans.values import frozen
 
 # sbatch refuses a longer --signal time.
 LONGEST_LEAD_SECONDS = 65535
@@ -21,7 +21,7 @@ WAIT_SECONDS = 120
 Options = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Component:
     """Nodes of one kind in an allocation, and the ranks on each."""
 
@@ -30,7 +30,7 @@ class Component:
     ranks_per_node: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Directives:
     """The options of one job, as (name, value) in the order they are written; '' is a bare flag.
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from plans.source import UserError
+from plans.values import frozen
 from slurm.site import Account, MPISpec, NodeType, Partition, Quality, SiteSpec
 
 PATIENCE_SECONDS = 30.0
@@ -31,7 +31,7 @@ QUALITY_COLUMNS = ("Name", "MaxWall", "MaxTRES", "MaxJobsPU", "MaxSubmitPU")
 NOTHING = {"", "UNLIMITED", "INFINITE", "(null)", "N/A", "ALL", "NONE", "NO"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Answers:
     """What the programs printed, as text; `associations` and `qualities` are '' without slurmdbd.
 

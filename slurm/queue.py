@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from plans.values import frozen
 from slurm.commands import Refused, call, patiently
 
 # States in which a job still has work before it (squeue manual, JOB STATE CODES).
@@ -34,7 +34,7 @@ FORGOTTEN = "Invalid job id"
 NO_ACCOUNTING = "accounting storage is disabled"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class QueuedJob:
     """A job as Slurm sees it; times as Slurm writes them, '' where it knows none.
 

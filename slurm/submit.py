@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from plans.values import frozen
 from slurm.commands import (
     PAUSES_SECONDS,
     Absent,
@@ -32,7 +32,7 @@ SUBMITTED = re.compile(r"Submitted batch job (\d+)")
 STARTS = re.compile(r"Job \d+ to start at (\S+) using (\d+) processors on nodes (\S+)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Request:
     """A script to submit, and what sbatch is told beside it.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
+
+from plans.values import frozen
 
 
 class Kind(StrEnum):
@@ -24,7 +25,7 @@ class Kind(StrEnum):
     HOST = "host"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Line:
     """Bytes of one module ('layers.mlp.experts') for one purpose."""
 
@@ -33,7 +34,7 @@ class Line:
     bytes: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Account:
     """Everything a rank of a pipeline stage holds at one moment of a phase."""
 
@@ -67,7 +68,7 @@ class Account:
         return dict(sums)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Verdict:
     """Whether the fullest moment fits; when not, the first line that had no room left."""
 

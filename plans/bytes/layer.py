@@ -7,13 +7,12 @@ scores, which selective recomputation drops (Korthikanti et al. 2022, section 4)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from plans.bytes.execution import Execution
 from plans.times.shape import Shape
+from plans.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Kept:
     """Bytes per token of one module, before tensor parallelism."""
 

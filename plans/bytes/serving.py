@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from plans.bytes.account import Account, Kind, Line
 from plans.bytes.execution import Execution
 from plans.bytes.stage import held, stage_of
 from plans.times.shape import Shape
+from plans.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Serving:
     """One replica: `cached_tokens` over all sequences, `sequences` decoded at once.
 

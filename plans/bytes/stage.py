@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil
 
 from plans.bytes.execution import Execution
 from plans.times.shape import Shape, attention_matrices, mlp_matrices
+from plans.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Stage:
     """Layers and outer modules of one stage. `tables` counts embedding and head, 1 if tied."""
 
@@ -24,7 +24,7 @@ class Stage:
         return self.dense_layers + self.mixture_layers
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Held:
     """Parameters of one module on one rank, before data-parallel sharding.
 

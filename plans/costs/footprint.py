@@ -6,7 +6,7 @@ adds does not and is linear in its sequences, so that few trees are walked for m
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from plans.bytes.account import Account, Kind
 from plans.bytes.schedule import in_flight
@@ -17,13 +17,14 @@ from plans.costs.work import execution, role_shape
 from plans.dataflow import Role
 from plans.layout import ParallelLayout
 from plans.placement import TrainSettings
+from plans.values import frozen
 from plans.workload import Workload
 
 LIVE = "layers.live"
 MANY = 1 << 30
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Slice:
     """Bytes of one sequence of a micro-batch on a stage.
 
@@ -47,7 +48,7 @@ class Slice:
         return micro_batch * self.scored
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Lasting:
     """What lasts for the run: bytes of the device at both ends, and of the host."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from plans.costs.parts import Parts, with_stack
 from plans.costs.work import replica
@@ -15,10 +15,11 @@ from plans.times.generation import (
 )
 from plans.times.lengths import Lengths, lognormal_lengths
 from plans.times.shape import Shape
+from plans.values import frozen
 from plans.workload import Workload
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Requests:
     """What one replica is asked for: the answers' lengths and the prompt tokens it reads."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from plans.bytes.account import Kind
 from plans.bytes.serving import Serving, serving_account
 from plans.costs.parts import Parts
@@ -12,12 +10,13 @@ from plans.model import ModelSpec
 from plans.reshard import BUCKET_BYTES, ROUNDS_IN_FLIGHT, island_ranks
 from plans.times.shape import Shape
 from plans.units import GIGA
+from plans.values import frozen
 from plans.workload import Workload
 
 MICROSECOND = 1e-6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Moved:
     """Bytes of a rank of the rollout: kept as they are, copied on the device, received.
 

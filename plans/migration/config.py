@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from plans.source import SpecError, read_yaml
+from plans.values import frozen
 
 # `key=value` of Hydra's command line: dotted, perhaps with a + before it, not VARIABLE=value.
 OVERRIDE = re.compile(
@@ -21,7 +22,7 @@ SHELL = re.compile(r"\$(?:\{\w|\w|\()")
 DEPTH = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Config:
     """Values by dotted key, as written; `used` are those that somebody asked for."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -12,11 +11,12 @@ from plans.migration.algorithm import ACTOR, CRITIC, ROLLOUT, algorithm_of
 from plans.migration.config import Config
 from plans.migration.reader import Note, Reader
 from plans.migration.reasons import reason
+from plans.values import frozen
 
 OFF: tuple[Any, ...] = (None, False, "", 0, 0.0, -1, [], {})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Imported:
     """A job file's content, and the keys that have no equivalent.
 

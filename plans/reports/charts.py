@@ -6,9 +6,10 @@ Colours are classes that the page's style sheet defines, so that a chart follows
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
+
+from plans.values import frozen
 
 WIDTH = 860
 LABEL_WIDTH = 150
@@ -23,7 +24,7 @@ TICKS = 5
 LETTER_WIDTH = 7
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Piece:
     """A part of a bar, in the units of the axis; `name` chooses its colour and its legend."""
 
@@ -33,7 +34,7 @@ class Piece:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Bar:
     """A row of a chart: pieces, an interval shown as a whisker, and a text behind the end."""
 
@@ -43,7 +44,7 @@ class Bar:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Chart:
     """Bars over one axis; `line` is a vertical mark such as a capacity, with its name."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from html import escape
 from math import isfinite
 
 from plans.reports.words import number
+from plans.values import frozen
 
 WIDTH, HEIGHT = 860, 220
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 10, 46
@@ -18,7 +18,7 @@ LETTER_WIDTH = 7
 MOST_POINTS = 400
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Curve:
     """A series: its name, and (step, value) in the order of steps."""
 

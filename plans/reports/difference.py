@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from plans.plan import Plan
@@ -11,11 +10,12 @@ from plans.reports.facts import DIGEST_SHOWN
 from plans.reports.rows import layout_text, settings_text
 from plans.reports.words import COLUMNS, change, number, table
 from plans.units import bytes_text, seconds_text
+from plans.values import frozen
 
 NONE = "-"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Difference:
     """One thing that differs, in both plans; '-' where a plan has no such thing."""
 

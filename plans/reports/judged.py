@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from plans.reports.rows import Rows
 from plans.reports.words import COLUMNS, change, gib, named, number, table
 from plans.space import UNSUPPORTED, Feature, features_of
+from plans.values import frozen
 
 if TYPE_CHECKING:
     from plans.judging import Baseline, Runnable, Verification
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 NO_ROOM = float("inf")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Judgement:
     """The answers to --objective, --robust, --baseline, --verify and --space full, as asked.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median, quantiles
 
 from plans.plan import Plan
@@ -12,6 +11,7 @@ from plans.reports.facts import DIGEST_SHOWN
 from plans.reports.rows import Rows
 from plans.reports.words import COLUMNS, SEPARATOR, named, number, plural, table
 from plans.source import UserError
+from plans.values import frozen
 
 PREFIX = "timing_s/"
 # The first step compiles and warms up: it is told apart and not compared.
@@ -19,7 +19,7 @@ WARM_UP_STEPS = 1
 WHOLE = "step"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MeasuredPhase:
     """Seconds of a phase: as planned, and the median of the steps with 8 of 10 of them between.
 
@@ -38,7 +38,7 @@ class MeasuredPhase:
         return self.measured / self.planned if self.planned else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MeasuredRun:
     """The steady steps of a run beside its plan, and its first step's seconds."""
 

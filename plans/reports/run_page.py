@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -19,6 +18,7 @@ from plans.reports.run import event_line
 from plans.reports.words import number
 from plans.source import UserError
 from plans.units import GIB, seconds_text
+from plans.values import frozen
 
 # (title, unit, metrics) of the curves, those a run has not measured left out
 CURVES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -35,7 +35,7 @@ MOST_RANKS = 64
 MOST_SAMPLES = 12
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RunHistory:
     """What a run folder holds, read.
 

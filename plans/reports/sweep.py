@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import log
 from typing import Any
 
@@ -11,9 +10,10 @@ from plans.estimate import Estimate
 from plans.reports.rows import Rows
 from plans.reports.words import COLUMNS, named, number, table
 from plans.units import HOUR, seconds_text
+from plans.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Point:
     """A kind of machine, its nodes, and the estimate there; or why there is no plan.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from math import log
 from statistics import pstdev
 
@@ -12,6 +12,7 @@ from plans.reports.facts import DIGEST_SHOWN
 from plans.reports.measured import MeasuredRun
 from plans.reports.words import number
 from plans.timeline import step_times
+from plans.values import frozen
 from plans.workload import Candidate, Workload
 
 # The constants of a step that a run can tell, and the phases that tell them.
@@ -22,7 +23,7 @@ PHASES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Tuned:
     """Factors of a step's phases before and after, with how far single steps lie apart."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 
 from plans.costs.tables import Costs
@@ -35,13 +35,14 @@ from plans.source import PlanError
 from plans.space import GROUPED, RUNNABLE, Feature, Space
 from plans.spec import JobSpec
 from plans.units import GIB
+from plans.values import frozen
 from plans.workload import Candidate, Workload
 
 # Plans that are listed: of the small space all, of the large one those worth a look.
 SHOWN = {True: 64, False: 4}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Asked:
     """What a search is asked for: a space, what is fixed beyond the job file, and a tolerance.
 

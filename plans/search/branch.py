@@ -18,12 +18,13 @@ from plans.search.book import Book
 from plans.search.families import Family, families
 from plans.search.pool import ROLLOUT
 from plans.search.subspace import Pool, Rule, Solution, Subspace, solve
+from plans.values import frozen
 
 # A second look at a plan; False leaves it out and the search goes on.
 Check = Callable[["Found"], bool]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Found:
     """A plan: its seconds a step, its pools, and the choice of each role."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
 from math import inf
 
@@ -18,9 +17,10 @@ from plans.search.book import Block, Book
 from plans.search.pool import step_seconds
 from plans.search.problem import Problem
 from plans.search.subspace import Pool
+from plans.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Family:
     """Blocks of roles, the group of each, and the sizes it may have there, ascending."""
 

@@ -7,15 +7,15 @@ come from fewer nodes. So each objective chooses among the answers for several c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from plans.source import UserError
+from plans.values import frozen
 
 NAMES = ("time", "gpu-hours", "cost", "deadline=HOURS")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Taken:
     """What a run takes on one cluster: hours, hours of all its devices, dollars if known."""
 
@@ -24,7 +24,7 @@ class Taken:
     dollars: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Objective:
     """What is made small; with `deadline_hours` the device hours of runs that end by then."""
 

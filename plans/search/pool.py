@@ -7,13 +7,13 @@ phase only the largest counts. The switch is one more stage, after those of the 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from plans.choice import Choice, Ends, Switch
 from plans.dataflow import Role
 from plans.search.book import Seconds
 from plans.search.dominance import undominated
+from plans.values import frozen
 
 NOTHING: Ends = (0.0, 0.0)
 TRAIN, ROLLOUT = Role.ACTOR_TRAIN, Role.ACTOR_ROLLOUT
@@ -50,7 +50,7 @@ Measures = Callable[[Load], Sequence[float]]
 SwitchOf = Callable[[Choice, Choice], Switch]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Ceiling:
     """The seconds that a step may take while the `others`, the other pools, need at least theirs.
 
@@ -169,7 +169,7 @@ def front(loads: Part, measures: Measures) -> list[Load]:
     return [load for some in keys.values() for load in undominated(some, measures)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Rest:
     """The least that the roles not yet joined will take, each respect by itself."""
 

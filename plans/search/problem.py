@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from plans.choice import Choice, Tables
 from plans.dataflow import Role
+from plans.values import frozen
 
 NO_LIMIT = 1 << 30
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Fix:
     """What a user settles: an axis or a setting of a role, such as tp of the critic."""
 
@@ -27,7 +28,7 @@ class Fix:
         return f"{self.role}.{self.axis}={self.value}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Limits:
     """The most that a plan may have of what makes it less simple."""
 
@@ -42,7 +43,7 @@ class Limits:
         return layout.pp <= self.pp and layout.tp <= self.tp and self.offload >= offloads(choice)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Problem:
     """Roles to place on node groups of `ranks` ranks, every one of which is used.
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from plans.freeze import plan_of
 from plans.legality import Rejection
 from plans.plan import Plan
+from plans.values import frozen
 from plans.workload import Candidate, Workload
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Proof:
     """Why no plan of the space is faster than the optimum, under the model of time and memory.
 
@@ -49,7 +48,7 @@ class Proof:
         return self.plans - self.opened_plans
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Ranked:
     """A plan with the numbers it is judged by: the best of its placement and layouts."""
 
@@ -66,7 +65,7 @@ class Ranked:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Search:
     """The plan, the optimum, the next best in order, and why the rest fell out.
 

@@ -7,13 +7,14 @@ beyond the best plan of that scenario. The choice is the plan whose worst regret
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from plans.memory import verdict_of
 from plans.search import Asked, search_workload
 from plans.search.result import Search
 from plans.space import SPACES
 from plans.timeline import step_seconds, step_times
+from plans.values import frozen
 from plans.workload import Candidate, Workload
 
 # Seconds a step of a candidate in a scenario; None when it has no room there.
@@ -33,7 +34,7 @@ SCENARIOS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Scenario:
     """Other constants: the seconds of any plan under them, and the least of all plans."""
 
@@ -42,7 +43,7 @@ class Scenario:
     optimum: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Regret:
     """A plan and, scenario by scenario, what it loses as a share of the best there."""
 

@@ -7,7 +7,6 @@ choices are left, and what is found below a ceiling is the best of all.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
 from math import inf
 
 from plans.choice import Choice, Switch, Tables
@@ -28,6 +27,7 @@ from plans.search.pool import (
     plus,
     step_seconds,
 )
+from plans.values import frozen
 
 # Ceilings over the bound; the first plans lie within 5 % of it nearly always.
 RISES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, inf)
@@ -35,7 +35,7 @@ RISES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, inf)
 SLACK = 1e-12
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Pool:
     """Roles on the same ranks of a node group."""
 
@@ -44,7 +44,7 @@ class Pool:
     group: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Rule:
     """Choices of a role that are kept, or left out: those of a layout, or a single one."""
 
@@ -57,7 +57,7 @@ class Rule:
         return choice.role != self.role or same == self.keep
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Solution:
     """The fastest plan of a subspace; `picks` in the order of the pools and their roles."""
 
@@ -65,7 +65,7 @@ class Solution:
     picks: tuple[Choice, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Subspace:
     """Pools of given sizes, and the rules that narrow the choices of their roles."""
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import exp, log2
 from pathlib import Path
+
+from plans.values import frozen
 
 # A difference of one of these doublings (months for the release) is one standard distance. Chosen
 # on the published rows, each predicted by the anchors of the other folds: 7.9 % without anchors,
@@ -39,7 +40,7 @@ UNPUBLISHED = 0.5
 PRIOR_WEIGHT = 0.1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Case:
     """What a run is compared by: numbers (0 where unknown), words, and its release in months."""
 
@@ -48,7 +49,7 @@ class Case:
     release: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Anchor:
     """A measured run: `residual` is log(measured / model) by the constants of its stack."""
 
@@ -56,7 +57,7 @@ class Anchor:
     residual: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Correction:
     """A factor on the model's value, and how much of it rests on measurements (0 to 1)."""
 

@@ -9,7 +9,7 @@ file in the same form).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from plans.source import SpecError, UserError, read_yaml
 from plans.times.anchors import Anchor, Case, Correction, correction, read_anchors
 from plans.times.rates import GenerateRates, StepRates, TrainRates
+from plans.values import frozen
 
 FOLDER = Path(__file__).parent / "calibration"
 Level = Literal["datasheet", "published", "micro", "trace"]
@@ -25,7 +26,7 @@ Constants = dict[str, float]
 RATES = {"train": TrainRates, "generate": GenerateRates, "step": StepRates}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Spread:
     """Errors of a stack on a device on rows that were held out, as logarithms.
 
@@ -49,7 +50,7 @@ STRANGE = 0.22
 UNKNOWN = Spread(near=0.25, far=0.35, error=0.30, rows=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Calibration:
     """One file: constants by device; 'any' is the row of devices that are not listed."""
 

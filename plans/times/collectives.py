@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import log2
 from typing import Literal
 
 from plans.times.device import Device
 from plans.times.rates import MICROSECOND, OpRates
+from plans.values import frozen
 
 Collective = Literal[
     "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send"
@@ -16,7 +16,7 @@ Collective = Literal[
 SMALL_BYTES = 2**20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Group:
     """Ranks of one collective: how many, and how many of them share a link domain."""
 

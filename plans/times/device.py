@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from plans.source import PlanError, read_yaml, suggestion
 from plans.units import GIB, GIGA, TERA
+from plans.values import frozen
 
 FILE = Path(__file__).parent / "devices.yaml"
 Precision = Literal["bf16", "fp8", "fp4"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Device:
     """Dense peaks in TFLOP/s; a link is one direction of one device; a NIC a device's share.
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from plans.times.collectives import Group, group
 from plans.times.device import Precision
 from plans.times.ops import WEIGHT_BYTES, Ops
 from plans.times.rates import MICROSECOND, GenerateRates
 from plans.times.shape import Shape, attention_matrices, mlp_matrices
+from plans.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReplicaSetting:
     """One replica: `tp` ranks hold the model, `weights` and `cache` are the stored precisions."""
 
@@ -26,7 +25,7 @@ class ReplicaSetting:
         return group(self.tp, 1, self.domain)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class GenerationTime:
     """Seconds of a batch of requests: prompts, then steps while most run, then the tail."""
 

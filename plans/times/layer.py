@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from plans.times.collectives import Group, group
@@ -10,13 +9,14 @@ from plans.times.device import Precision
 from plans.times.ops import Ops
 from plans.times.rates import MICROSECOND, TrainRates
 from plans.times.shape import Shape, attention_matrices, mlp_matrices
+from plans.values import frozen
 
 Recompute = Literal["none", "selective", "half", "full"]
 Sharding = Literal["none", "optimizer", "gradients", "full"]
 HARD = 6.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TrainSetting:
     """Layout and knobs of a training step; `domain` devices reach each other over links.
 
@@ -87,7 +87,7 @@ class TrainSetting:
         return group(min(2, self.pp), self.tp * self.cp * self.dp, self.domain)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Pass:
     """Forward and backward seconds of a piece; `exposed` is the communication within both."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from plans.values import frozen
 
 MICROSECOND = 1e-6
 MILLISECOND = 1e-3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OpRates:
     """Single operations.
 
@@ -37,7 +37,7 @@ class OpRates:
     nic_us: float = 20.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TrainRates(OpRates):
     """A training stack.
 
@@ -88,7 +88,7 @@ class TrainRates(OpRates):
     slowdown: float = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class GenerateRates(OpRates):
     """An inference stack.
 
@@ -121,7 +121,7 @@ class GenerateRates(OpRates):
     slowdown: float = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StepRates:
     """A reinforcement learning stack: what its phases take beyond the engines' own times.
 

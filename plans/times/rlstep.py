@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 
 from plans.times.generation import GenerationTime, ReplicaSetting, generation_time, weight_bytes
 from plans.times.layer import TrainSetting
@@ -12,9 +12,10 @@ from plans.times.rates import GenerateRates, StepRates, TrainRates
 from plans.times.shape import Shape
 from plans.times.training import forward_time, train_step_time
 from plans.units import GIGA
+from plans.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Machine:
     """Device, stack and model of the two engines; `train` and `serve` fill their own tables."""
 
@@ -26,7 +27,7 @@ class Machine:
     step_rates: StepRates
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StepSetting:
     """What a step does with one policy.
 
@@ -49,7 +50,7 @@ class StepSetting:
     gathered: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StepTime:
     """Seconds of the phases of a step."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
+
+from plans.values import frozen
 
 Matrix = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Latent:
     """Multi-head latent attention: ranks and per-head sizes (DeepSeek-V2, arXiv 2405.04434).
 
@@ -22,7 +23,7 @@ class Latent:
     value_head: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(slots=False)
 class Shape:
     """Sizes of a model; `inner` is the width of a dense MLP, `expert_inner` of one expert.
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from plans.times.layer import Pass, TrainSetting, head_pass, layer_pass
 from plans.times.ops import Ops
 from plans.times.rates import MICROSECOND, MILLISECOND, TrainRates
 from plans.times.shape import Shape
 from plans.units import GIGA
+from plans.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TrainTime:
     """Seconds of a step by cause; they add up to `total`."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +16,7 @@ from plans.model import ModelSpec
 from plans.placement import TrainSettings
 from plans.source import PlanError
 from plans.spec import OptimizerSpec
+from plans.values import frozen
 from runtime.batch import Sequences
 from runtime.engines import LossFunction, megatron_start
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Kind = Literal["policy", "values"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MicroBatch:
     """One piece of a shard on the device: inputs and targets [m, length], and the rows it holds.
 

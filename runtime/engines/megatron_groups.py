@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch.distributed as dist
 from megatron.core.process_groups_config import ProcessGroupCollection
 
 from plans.layout import ParallelLayout
+from plans.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MegatronGroups:
     """The groups this rank belongs to in a layout over `first_rank` and the ranks after it.
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from plans.values import frozen
+
 CHUNK_ELEMENTS = 2**24
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Vocabulary:
     """The rows of the vocabulary on this rank: `first_row` and how many of them are real tokens.
 

@@ -17,6 +17,7 @@ from plans.dataflow import Role
 from plans.plan import Plan
 from plans.reshard import build
 from plans.transfer import Round
+from plans.values import frozen
 from plans.workload import ELEMENT_BYTES
 from runtime.control import Control, OutOfStep
 from runtime.files import write_json
@@ -44,7 +45,7 @@ class NullEngine:
         self.trace = json.loads((folder / f"{self.rank}.json").read_text())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NullWork:
     """The phases of a plan on one rank, without engines. `scale` shortens planned seconds."""
 

@@ -13,7 +13,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from plans.layout import ParallelLayout
 from plans.placement import RolloutSettings
+from plans.values import frozen
 from runtime.batch import Request
 from runtime.engines.vllm_loader import loader_class
 
@@ -44,7 +44,7 @@ CUDA_ARGUMENTS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Output:
     """What one step gave one request: its index in the call, new tokens, their log-probs."""
 
