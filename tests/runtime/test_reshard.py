@@ -17,6 +17,7 @@ from plans.transfer import Row
 from runtime.checksum import checksum
 from runtime.reshard import Executor, SwitchError
 
+pytestmark = pytest.mark.slow
 QWEN2 = ModelSpec(
     architecture="Qwen2ForCausalLM",
     hidden_size=16,

@@ -58,10 +58,11 @@ FOUR = [
     "checkpoint qwen2 2,2,1",
     "checkpoint qwen2 2,1,2 critic",
 ]
+SLOW = [pytest.mark.engines, pytest.mark.slow]
 ANY = [
     *[pytest.param("one", case, marks=pytest.mark.engines) for case in ONE],
-    *[pytest.param("two", case, marks=pytest.mark.engines) for case in TWO],
-    *[pytest.param("four", case, marks=[pytest.mark.engines, pytest.mark.slow]) for case in FOUR],
+    *[pytest.param("two", case, marks=SLOW) for case in TWO],
+    *[pytest.param("four", case, marks=SLOW) for case in FOUR],
 ]
 
 
@@ -199,6 +200,7 @@ def test_roles_of_different_layouts_live_side_by_side(worlds, world, case):
 
 
 @pytest.mark.engines
+@pytest.mark.slow
 def test_settings_that_save_memory_change_no_gradient(worlds):
     result = worlds.ranks("two", "settings qwen3 2,1,1")[0]
     for name, norms in result.items():
@@ -207,6 +209,7 @@ def test_settings_that_save_memory_change_no_gradient(worlds):
 
 
 @pytest.mark.engines
+@pytest.mark.slow
 def test_bf16_learns(worlds):
     losses = worlds.ranks("two", "settings qwen3 2,1,1")[0]["bf16"]
     assert losses == sorted(losses, reverse=True)

@@ -71,12 +71,14 @@ def check_truth(result: dict[str, Any]) -> None:
 
 
 @pytest.mark.engines
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2", "llama", "qwen3", "tied"])
 def test_one_rank_generates_what_hugging_face_does_after_each_update(one_rank, family):
     check_truth(one_rank[family])
 
 
 @pytest.mark.engines
+@pytest.mark.slow
 def test_a_request_gets_the_same_tokens_in_any_order_batch_and_crowd(one_rank):
     habits = one_rank["habits"]
     assert habits["reversed"]
@@ -86,11 +88,13 @@ def test_a_request_gets_the_same_tokens_in_any_order_batch_and_crowd(one_rank):
 
 
 @pytest.mark.engines
+@pytest.mark.slow
 def test_a_request_gets_the_same_tokens_when_the_cache_is_too_small_for_all(one_rank):
     assert one_rank["habits"]["squeezed"]
 
 
 @pytest.mark.engines
+@pytest.mark.slow
 def test_the_stop_token_ends_a_completion_and_belongs_to_it(one_rank):
     habits = one_rank["habits"]
     assert 0 < habits["ended"] < 64
@@ -99,11 +103,13 @@ def test_the_stop_token_ends_a_completion_and_belongs_to_it(one_rank):
 
 
 @pytest.mark.engines
+@pytest.mark.slow
 def test_generating_leaves_the_random_state_of_training_alone(one_rank):
     assert one_rank["habits"]["random_state_kept"]
 
 
 @pytest.mark.engines
+@pytest.mark.slow
 def test_aliased_parameters_are_the_training_tensors(one_rank):
     aliasing = one_rank["aliasing"]
     assert aliasing["shared"] == [True]
@@ -113,6 +119,7 @@ def test_aliased_parameters_are_the_training_tensors(one_rank):
 
 
 @pytest.mark.engines
+@pytest.mark.slow
 def test_the_engine_says_nothing_when_all_is_well(one_rank):
     assert one_rank["said"] == ""
 
