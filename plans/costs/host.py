@@ -15,20 +15,27 @@ from plans.units import GIGA
 from plans.workload import Workload
 
 # Measured on one core of a cloud machine: text and rule reward of a completion, statistics
-# of a batch, and the tensors of a batch that every rank gets from the ranks that made them.
+# of a batch, and the tensors of a batch that every rank gets from the ranks that made them. On
+# H200: results taken from and brought to the device, and text made of a token (32 and 64
+# completions of 6 and 512 tokens, 3.4 to 15 ms; benchmarks/results).
 REWARD_SECONDS = 35e-6
+DEVICE_SECONDS = 3.5e-3
+TEXT_SECONDS = 0.28e-6
 ADVANTAGE_SECONDS = 300e-6
 SHARED_TENSORS = 5
 
 
-def reward_parts(workload: Workload, ranks: int) -> Parts:
-    """Each rank rewards the completions of its replica; then all ranks learn of all.
+def reward_parts(workload: Workload, layout: ParallelLayout) -> Parts:
+    """One rank of a replica rewards its completions; then all ranks learn of all.
 
     Each of the shared tensors has four bytes a token and is summed over all ranks, most of
     which give zeros.
     """
     machine, sequences = workload.machine, workload.job.batch.sequences
-    own = REWARD_SECONDS * sequences / ranks * workload.slowdown
+    ranks = layout.world_size
+    each = REWARD_SECONDS + TEXT_SECONDS * workload.mean_response
+    device = DEVICE_SECONDS if workload.hardware.platform != "cpu" else 0.0
+    own = (device + each * sequences / layout.dp) * workload.slowdown
     if ranks == 1:
         return {"host": own}
     # In the units of the models, two bytes an element.

@@ -55,7 +55,7 @@ def rollout_phase_seconds(
 ) -> float:
     """Seconds of a phase of the rollout but for the switch; `lengths` of the whole batch."""
     if phase.name not in GENERATES:
-        return sum(reward_parts(workload, layout.world_size).values()) * phase.passes
+        return sum(reward_parts(workload, layout).values()) * phase.passes
     asked = requests_of(workload, layout.dp, samples_of(workload, phase), lengths)
     seconds = generate_seconds(workload, shape, layout, settings.concurrency, asked)
     return seconds * _repeats(workload, phase) + _wake(workload, phase, settings)
@@ -70,7 +70,7 @@ def rollout_phase_parts(
 ) -> Parts:
     """The same by kind."""
     if phase.name not in GENERATES:
-        return scaled(reward_parts(workload, layout.world_size), phase.passes)
+        return scaled(reward_parts(workload, layout), phase.passes)
     samples = samples_of(workload, phase)
     asked = requests_of(workload, layout.dp, samples, response_lengths(workload, samples))
     parts = generate_parts(workload, shape, layout, settings.concurrency, asked)

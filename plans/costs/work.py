@@ -92,6 +92,7 @@ def train_setting(
         sequence_parallel=settings.sequence_parallel,
         fused_attention=_fused(workload),
         offload=settings.optimizer_offload,
+        policy_loss=True,
         even_stages=not settings.first_layers,
     )
 

@@ -89,11 +89,16 @@ class TrainSetting:
 
 @frozen
 class Pass:
-    """Forward and backward seconds of a piece; `exposed` is the communication within both."""
+    """Forward and backward seconds of a piece; `exposed` is the communication within both.
+
+    `busy` is what of the forward pass the device works, `launch` what the host launches.
+    """
 
     forward: float
     backward: float
     exposed: float
+    busy: float = 0.0
+    launch: float = 0.0
 
     @property
     def total(self) -> float:
@@ -118,10 +123,11 @@ def layer_pass(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates, mixt
         extra += rates.mixture_us * (rates.drop_share if at.drop_tokens else 1.0)
     ring_open = max(0.0, ring - rates.context_overlap * attention)
     busy = matrices + attention + sweeps + wire + ring_open + experts
-    forward = _floor(busy, (rates.forward_floor_us + extra) * MICROSECOND)
+    launch = (rates.forward_floor_us + extra) * MICROSECOND
+    forward = at_least(busy, launch)
     back = (1.0 if at.adapter else 2.0) * matrices + attention_back
     back += rates.backward_passes * sweeps + wire + 2 * ring_open + experts
-    backward = _floor(back, (rates.backward_floor_us + extra) * MICROSECOND)
+    backward = at_least(back, (rates.backward_floor_us + extra) * MICROSECOND)
     if at.recompute == "full":
         backward += forward
     elif at.recompute == "half":
@@ -129,7 +135,8 @@ def layer_pass(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates, mixt
     elif at.recompute == "selective" and not at.fused_attention:
         backward += attention
     rounds = 3 if at.recompute == "full" else 2
-    return Pass(forward=forward, backward=backward, exposed=rounds * (wire + experts) + ring_open)
+    exposed = rounds * (wire + experts) + ring_open
+    return Pass(forward=forward, backward=backward, exposed=exposed, busy=busy, launch=launch)
 
 
 def head_pass(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> Pass:
@@ -140,7 +147,16 @@ def head_pass(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> Pa
     loss = ops.sweep(12.0 * at.tokens * rows)
     loss *= rates.policy_loss if at.policy_loss else 1.0
     backward = (1.0 if at.adapter else 2.0) * multiply + loss * rates.backward_passes
-    return Pass(forward=multiply + loss, backward=backward, exposed=0.0)
+    forward = multiply + loss
+    return Pass(forward=forward, backward=backward, exposed=0.0, busy=forward)
+
+
+def at_least(busy: float, floor: float) -> float:
+    """A smooth maximum: a launch queue that runs nearly dry costs a little already."""
+    if floor <= 0:
+        return busy
+    smooth: float = (busy**HARD + floor**HARD) ** (1 / HARD)
+    return smooth
 
 
 def _matrices(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates, mixture: bool) -> float:
@@ -165,7 +181,7 @@ def _attention(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> t
 
     Fused and causal: half the square, backward 2.5 times the FLOPs at a lower share. Not fused
     (Megatron of 2021): the whole square as matrices, and the scores pass through memory
-    (1 + 2 + 2.5 + 1) times in the forward pass.
+    (1 + 2 + 2.5 + 1) times in the forward pass, more often where the softmax is not fused either.
     """
     width = (shape.query_width + shape.value_width) / at.tp
     square = 2.0 * at.tokens * at.sequence * width
@@ -174,7 +190,7 @@ def _attention(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> t
         seconds = ops.attention(square * _visible(shape, at.sequence)) / left
         return seconds, seconds * rates.attention_backward
     scores = 2.0 * at.tokens * at.sequence * shape.heads / at.tp
-    seconds = ops.attention(square) + ops.sweep(6.5 * scores)
+    seconds = ops.attention(square) + ops.sweep(rates.score_passes * scores)
     return seconds, 2.0 * seconds
 
 
@@ -233,11 +249,3 @@ def _expert_wire(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) ->
         far = ops.collective("all_to_all", count * away * ranks.domains, hops)
         seconds = max(seconds, far * (1 - rates.expert_far_overlap))
     return 2 * seconds
-
-
-def _floor(busy: float, floor: float) -> float:
-    """A smooth maximum: a launch queue that runs nearly dry costs a little already."""
-    if floor <= 0:
-        return busy
-    smooth: float = (busy**HARD + floor**HARD) ** (1 / HARD)
-    return smooth

@@ -44,6 +44,8 @@ class TrainRates(OpRates):
     *_passes: reads and writes of 2 T h (hidden) or 2 T f (inner) bytes in a forward pass, which
     the backward pass repeats `backward_passes` times; forward_floor_us and backward_floor_us:
     what the host needs to launch a layer, tensor_floor_us more with tensor parallelism;
+    score_passes: over the scores of attention that is not fused, in units of two bytes (5: read
+    or written in half precision; Megatron-core's own layers also cast them to fp32 and back);
     stage_us: what a hand-over between pipeline stages costs beside its bytes;
     *_overlap: share of a transfer hidden behind compute (expert_far: between link domains);
     shard_share: what the gathers of a fully sharded model reach of the other collectives' speed
@@ -52,8 +54,9 @@ class TrainRates(OpRates):
     time of a mixture layer (one direction), of which drop_share remains when tokens beyond an
     expert's capacity are dropped. block_share multiplies the fp8 share where every block of 32
     has a scale of its own; adapter_passes: what low-rank adapters add to hidden_passes;
-    policy_loss: passes over the logits where a policy's
-    loss is computed eagerly, beside those of a cross entropy; old_attention: share of the speed
+    policy_loss: passes over the logits where the log-probabilities and the entropy of a policy are
+    computed eagerly in fp32, beside those of a fused cross entropy (98 bytes a logit in this
+    project's engines, counted, against 27.6); old_attention: share of the speed
     of attention that an older kernel reaches; publish_gb_per_second: of a step that writes its
     weights out for the rollout engines. host_gb_per_second: of an optimizer kept in host
     memory, a device's share. slowdown multiplies the whole step.
@@ -63,6 +66,7 @@ class TrainRates(OpRates):
     hidden_passes: float = 12.0
     inner_passes: float = 3.0
     backward_passes: float = 1.3
+    score_passes: float = 6.5
     forward_floor_us: float = 300.0
     backward_floor_us: float = 400.0
     tensor_floor_us: float = 100.0
@@ -81,7 +85,7 @@ class TrainRates(OpRates):
     step_ms: float = 10.0
     block_share: float = 0.95
     adapter_passes: float = 0.0
-    policy_loss: float = 8.0
+    policy_loss: float = 3.5
     old_attention: float = 0.6
     publish_gb_per_second: float = 3.5
     host_gb_per_second: float = 2.6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from plans.times.layer import Pass, TrainSetting, head_pass, layer_pass
+from plans.times.layer import Pass, TrainSetting, at_least, head_pass, layer_pass
 from plans.times.ops import Ops
 from plans.times.rates import MICROSECOND, MILLISECOND, TrainRates
 from plans.times.shape import Shape
@@ -60,7 +60,8 @@ def train_step_time(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates)
 def forward_time(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> float:
     """Seconds of the forward passes alone: log-probabilities of a reference, or values."""
     dense, mixture, head = _passes(shape, at, ops, rates)
-    stage = (_layers(shape, dense.forward, mixture.forward) + head.forward) / at.pp
+    stage = _layers(shape, dense.forward, mixture.forward) / at.pp
+    stage += _head_forward(shape, at, dense, mixture, head) / at.pp
     waves = at.micro_batches + (at.pp - 1) / at.virtual
     host = at.micro_batches * rates.micro_batch_us * MICROSECOND
     wire = 0.0
@@ -104,16 +105,30 @@ def _layers(shape: Shape, dense: float, mixture: float) -> float:
     return (shape.layers - shape.mixture_layers) * dense + shape.mixture_layers * mixture
 
 
+def _head_forward(shape: Shape, at: TrainSetting, dense: Pass, mixture: Pass, head: Pass) -> float:
+    """What the head adds to the forward pass of the last stage.
+
+    Its few kernels wait in the queue already while the device works them off: where the host
+    launches layers more slowly than the device computes them, the head fills the gaps. Measured on
+    H200: 32 x 2,048 tokens scored by a 0.5B in 353 ms, 47 ms of the host a micro-batch.
+    """
+    forward = _layers(shape, dense.forward, mixture.forward) / at.pp
+    busy = _layers(shape, dense.busy, mixture.busy) / at.pp
+    launch = _layers(shape, dense.launch, mixture.launch) / at.pp
+    return max(0.0, at_least(busy + head.forward, launch) - forward)
+
+
 def _stages(
     shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates
 ) -> tuple[float, float, float]:
     """Mean stage, slowest stage, and the communication exposed in the slowest."""
     dense, mixture, head = _passes(shape, at, ops, rates)
     layers = _layers(shape, dense.total, mixture.total)
+    whole_head = _head_forward(shape, at, dense, mixture, head) + head.backward
     exposed = _layers(shape, dense.exposed, mixture.exposed)
-    mean = (layers + head.total) / at.pp
+    mean = (layers + whole_head) / at.pp
     per_layer = layers / shape.layers
-    last = layers / at.pp + head.total
+    last = layers / at.pp + whole_head
     slowest = last if at.even_stages else min(last, mean + per_layer / 2)
     slowest = slowest if at.pp > 1 else mean
     return mean, slowest, exposed / at.pp
