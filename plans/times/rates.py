@@ -44,8 +44,8 @@ class TrainRates(OpRates):
     *_passes: reads and writes of 2 T h (hidden) or 2 T f (inner) bytes in a forward pass, which
     the backward pass repeats `backward_passes` times; forward_floor_us and backward_floor_us:
     what the host needs to launch a layer, tensor_floor_us more with tensor parallelism;
-    score_passes: over the scores of attention that is not fused, in units of two bytes (5: read
-    or written in half precision; Megatron-core's own layers also cast them to fp32 and back);
+    score_passes: over the scores of attention that is not fused, in units of two bytes
+    (Megatron-core's own layers cast them to fp32 and back, some 16 times);
     stage_us: what a hand-over between pipeline stages costs beside its bytes;
     *_overlap: share of a transfer hidden behind compute (expert_far: between link domains);
     shard_share: what the gathers of a fully sharded model reach of the other collectives' speed
@@ -56,9 +56,9 @@ class TrainRates(OpRates):
     has a scale of its own; adapter_passes: what low-rank adapters add to hidden_passes;
     policy_loss: passes over the logits where the log-probabilities and the entropy of a policy are
     computed eagerly in fp32, beside those of a fused cross entropy (98 bytes a logit in this
-    project's engines, counted, against 27.6); old_attention: share of the speed
-    of attention that an older kernel reaches; publish_gb_per_second: of a step that writes its
-    weights out for the rollout engines. host_gb_per_second: of an optimizer kept in host
+    project's engines, counted, against 27.6); old_attention: share of
+    the speed of attention that an older kernel reaches; publish_gb_per_second: of a step that
+    writes its weights out for the rollout engines. host_gb_per_second: of an optimizer kept in host
     memory, a device's share. slowdown multiplies the whole step.
     """
 

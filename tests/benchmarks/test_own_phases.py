@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def planned_ms(folder: Path, row: dict) -> dict[str, float]:
     small = SMALL if row["model"] == "qwen2.5-0.5b" else {}
     (model / "config.json").write_text(json.dumps(shape | small))
     words = shlex.split(row["command"])
-    options = dict(zip(words, words[1:], strict=False))
+    options = dict(pairwise(words))
     setting = Setting(
         model=model,
         hardware=options["--hardware"],
