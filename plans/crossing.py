@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from plans.cut import Cut, Standing
 from plans.proof import proof
-from plans.schedule import Cut, Standing
 from plans.transfer import Bucket, Round, Row, Transfer, in_buckets
 from plans.values import frozen
 

@@ -142,14 +142,14 @@ def unrunnable(job: JobSpec) -> list[str]:
     found = {"a lag": bool(job.algorithm.lag), "groups of nodes": bool(job.cluster.groups)}
     return [
         *(name for name, present in found.items() if present),
-        *_fixed(job, ("pool", "cp", "ep", "vpp", "sleep", "optimizer_offload")),
+        *_fixed(job, ("cp", "ep", "vpp", "sleep", "optimizer_offload")),
     ]
 
 
 def unplanned(job: JobSpec) -> list[str]:
     """What of a job the planner does not take into account yet, each in a few words."""
     lagged = ["a lag"] if job.algorithm.lag else []
-    return [*lagged, *_fixed(job, ("pool", "cp", "ep", "vpp"))]
+    return [*lagged, *_fixed(job, ("cp", "ep", "vpp"))]
 
 
 def _fixed(job: JobSpec, options: tuple[str, ...]) -> list[str]:

@@ -8,7 +8,7 @@ from math import sqrt
 from plans.chain import chain_of
 from plans.dataflow import Role
 from plans.memory import peak_account
-from plans.outline import NO_SWITCH, apart, switch_summary
+from plans.outline import NO_SWITCH, switch_apart, switch_summary
 from plans.placement import NodeGroup
 from plans.plan import FORMAT, PhasePlan, Plan
 from plans.reshard import ReshardSummary, island_ranks
@@ -58,8 +58,19 @@ def _switch(workload: Workload, candidate: Candidate) -> ReshardSummary:
     """What the plan promises of the switch to the rollout, if it has one."""
     if not candidate.generates:
         return NO_SWITCH
-    if candidate.placement(Role.ACTOR_TRAIN).pool != candidate.placement(Role.ACTOR_ROLLOUT).pool:
-        return apart(workload.model, candidate.rollout, workload.element_bytes)
+    first = {pool.name: pool.first_rank for pool in candidate.pools}
+    train, rollout = (
+        first[candidate.placement(role).pool] for role in (Role.ACTOR_TRAIN, Role.ACTOR_ROLLOUT)
+    )
+    if train != rollout:
+        return switch_apart(
+            workload.model,
+            candidate.train,
+            candidate.rollout,
+            workload.element_bytes,
+            first=(train, rollout),
+            island=_island(workload),
+        )
     workload = _home(workload, candidate, candidate.placement(Role.ACTOR_TRAIN).pool)
     return switch_summary(
         workload.model,
@@ -67,8 +78,12 @@ def _switch(workload: Workload, candidate: Candidate) -> ReshardSummary:
         candidate.rollout,
         workload.element_bytes,
         ranks_per_node=workload.ranks_per_node,
-        island=island_ranks(workload.hardware, workload.ranks_per_node),
+        island=_island(workload),
     )
+
+
+def _island(workload: Workload) -> int:
+    return island_ranks(workload.hardware, workload.ranks_per_node)
 
 
 def checkpoint_interval(

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from plans.layout import ParallelLayout
 from plans.model import ModelSpec
-from plans.reshard import BUCKET_BYTES, ROUNDS_IN_FLIGHT, ReshardSummary, build, summarize
+from plans.reshard import (
+    BUCKET_BYTES,
+    ROUNDS_IN_FLIGHT,
+    ReshardSummary,
+    build,
+    build_apart,
+    summarize,
+    summarize_apart,
+)
 
 NO_SCHEDULE = ""
 # Of a plan without a rollout.
@@ -30,9 +38,7 @@ def switch_summary(
     island: int,
 ) -> ReshardSummary:
     """The switch by its schedule; in outline when there are no boxes to build one from."""
-    dense = model.experts is None and model.latent is None
-    plain = train.cp == train.ep == train.vpp == 1 and model.layer_count % train.pp == 0
-    if not (dense and plain):
+    if not _has_boxes(model, train):
         return outline(model, train, rollout, bytes_per_element)
     schedule = build(
         model,
@@ -45,10 +51,39 @@ def switch_summary(
     return summarize(schedule)
 
 
-def apart(model: ModelSpec, rollout: ParallelLayout, bytes_per_element: int) -> ReshardSummary:
-    """Bytes of a switch to another pool: every rank receives the whole of its shard."""
+def switch_apart(
+    model: ModelSpec,
+    train: ParallelLayout,
+    rollout: ParallelLayout,
+    bytes_per_element: int,
+    *,
+    first: tuple[int, int],
+    island: int,
+) -> ReshardSummary:
+    """The same to another pool; `first` are the first ranks of training and of the rollout.
+
+    In outline every rank receives the whole of its shard.
+    """
+    if _has_boxes(model, train):
+        schedule = build_apart(
+            model,
+            train,
+            rollout,
+            bytes_per_element,
+            train_first=first[0],
+            rollout_first=first[1],
+            island_ranks=island,
+        )
+        return summarize_apart(schedule)
     nothing = ParallelLayout(tp=bytes_per_element * model.parameter_count)
     return outline(model, nothing, rollout, bytes_per_element)
+
+
+def _has_boxes(model: ModelSpec, train: ParallelLayout) -> bool:
+    """Whether both engines' shards of the model are known."""
+    dense = model.experts is None and model.latent is None
+    plain = train.cp == train.ep == train.vpp == 1 and model.layer_count % train.pp == 0
+    return dense and plain
 
 
 def outline(

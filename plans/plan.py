@@ -83,6 +83,20 @@ class Plan:
         """Of all groups."""
         return sum(group.nodes for group in self.groups)
 
+    def pool_of(self, rank: int) -> ResourcePool:
+        """The pool a rank is in; every rank is in one."""
+        return next(pool for pool in self.pools if rank in pool.ranks)
+
+    def place(self, role: Role, rank: int) -> int | None:
+        """The number of a rank in the layout of a role; None where it has no part in it."""
+        pool = self.pool_of(rank)
+        return rank - pool.first_rank if self.placement(role).pool == pool.name else None
+
+    @property
+    def split(self) -> bool:
+        """Whether roles are on pools of their own."""
+        return len(self.pools) > 1
+
     def group_of(self, pool: str) -> NodeGroup:
         """The group of nodes that a pool lies in; KeyError when the plan has no such pool."""
         for one in self.pools:

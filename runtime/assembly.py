@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from plans.dataflow import Role
 from plans.hardware import read_hardware
 from plans.layout import ParallelLayout
 from plans.plan import Plan
-from plans.reshard import build, digest, island_ranks
+from plans.reshard import digest, island_ranks
+from plans.switch import schedule_of
 from plans.transfer import Row
 from plans.values import frozen
-from plans.workload import ELEMENT_BYTES
 from runtime.engines import RolloutEngine, ScoreEngine, TrainEngine
 from runtime.engines.hf import random_weights, read_reward_weights, read_weights
 from runtime.engines.megatron import MegatronEngine, MegatronScorer, megatron_groups
@@ -30,15 +32,18 @@ class Seat:
 
     rank: int
     local_rank: int
+    device: torch.device
     job: str
     shared_memory: bool
 
 
 @frozen
 class Engines:
-    """What this rank holds. Trained roles also score; the reference only scores.
+    """What this rank holds: the engines of its pool's roles. Trained roles also score.
 
-    Without samples there is neither a rollout nor a switch to it.
+    `rank` is its number in the pool.
+
+    Without samples there is neither a rollout nor a switch to it; all ranks take part in it.
     """
 
     rank: int
@@ -50,16 +55,21 @@ class Engines:
     def trainer(self, role: Role) -> TrainEngine:
         return self.trained[role]
 
+    def holds(self, role: Role) -> bool:
+        """Whether a role that learns or scores is of this rank's pool."""
+        return role in self.trained or role in self.scored
+
     def scorer(self, role: Role) -> ScoreEngine:
         return self.trained[role] if role in self.trained else self.scored[role]
 
     def switch(self, *, verify: bool) -> dict[str, float]:
         """Bring the training weights to the rollout engine; proves them equal when asked."""
         assert self.executor is not None, "a plan with a rollout has a switch"
-        assert self.rollout is not None, "a plan with a switch has a rollout"
         moved = self.executor.run()
         if verify:
             self.executor.verify()
+        if self.rollout is None:
+            return {}
         self.rollout.weights_changed()
         return {"reshard/received_bytes": float(moved.received_bytes)}
 
@@ -68,35 +78,51 @@ class Engines:
             self.rollout.close()
 
 
-def assemble(plan: Plan, base: Path, seat: Seat) -> Engines:
-    """Build every engine of this rank; all ranks call this together.
+def assemble(plan: Plan, base: Path, seat: Seat, world: dist.ProcessGroup | None = None) -> Engines:
+    """Build every engine of this rank's pool; all ranks call this together.
+
+    `world` holds all ranks; None is the default group, where there is but one pool.
 
     Training engines come first: the rollout's parameters alias theirs, and its memory is
     what the plan left.
     """
     weights = initial_weights(plan, base)
-    trained, scored = _megatron_engines(plan, base, weights)
+    pool = plan.pool_of(seat.rank)
+    place = seat.rank - pool.first_rank
+    trained, scored = _megatron_engines(plan, pool.name, base, weights)
     if not plan.has(Role.ACTOR_ROLLOUT):
-        return Engines(rank=seat.rank, trained=trained, scored=scored, rollout=None, executor=None)
+        return Engines(rank=place, trained=trained, scored=scored, rollout=None, executor=None)
     row = _switch_row(plan, seat.rank)
-    actor = trained[Role.ACTOR_TRAIN].parameters()
-    placement = plan.placement(Role.ACTOR_ROLLOUT)
+    actor = trained[Role.ACTOR_TRAIN].parameters() if Role.ACTOR_TRAIN in trained else {}
+    rollout = None
+    if plan.place(Role.ACTOR_ROLLOUT, seat.rank) is not None:
+        aliases = {name: actor[source] for name, source in row.aliases}
+        rollout = _rollout(plan, base, seat, aliases)
+    executor = Executor(
+        row,
+        source=actor,
+        destination=rollout.parameters() if rollout else {},
+        device=seat.device,
+        group=world,
+    )
+    return Engines(rank=place, trained=trained, scored=scored, rollout=rollout, executor=executor)
+
+
+def _rollout(plan: Plan, base: Path, seat: Seat, aliases: Mapping[str, Tensor]) -> VLLMEngine:
+    placement, rank = plan.placement(Role.ACTOR_ROLLOUT), plan.place(Role.ACTOR_ROLLOUT, seat.rank)
     assert placement.rollout is not None
-    rollout = VLLMEngine(
+    assert rank is not None
+    return VLLMEngine(
         folder=base / plan.job.model.path,
         model=plan.model,
         layout=placement.layout,
         settings=placement.rollout,
         precision=plan.precision,
-        aliases={name: actor[source] for name, source in row.aliases},
+        aliases=aliases,
         job=seat.job,
-        rank=seat.rank,
+        rank=rank,
         local_rank=seat.local_rank,
         shared_memory=seat.shared_memory,
-    )
-    executor = Executor(row, source=actor, destination=rollout.parameters())
-    return Engines(
-        rank=seat.rank, trained=trained, scored=scored, rollout=rollout, executor=executor
     )
 
 
@@ -109,13 +135,13 @@ def initial_weights(plan: Plan, base: Path) -> Mapping[str, Tensor]:
 
 
 def _megatron_engines(
-    plan: Plan, base: Path, weights: Mapping[str, Tensor]
+    plan: Plan, pool: str, base: Path, weights: Mapping[str, Tensor]
 ) -> tuple[dict[Role, TrainEngine], dict[Role, ScoreEngine]]:
     trained: dict[Role, TrainEngine] = {}
     scored: dict[Role, ScoreEngine] = {}
     groups: dict[ParallelLayout, object] = {}
     for placement in plan.placements:
-        if placement.train is None:
+        if placement.train is None or placement.pool != pool:
             continue
         layout, role = placement.layout, placement.role
         if layout not in groups:
@@ -157,14 +183,8 @@ def _judge(plan: Plan, base: Path, common: Mapping[str, Any]) -> MegatronScorer:
 
 def _switch_row(plan: Plan, rank: int) -> Row:
     """This rank's part of the switch, proven to be the one the plan was hashed with."""
-    schedule = build(
-        plan.model,
-        plan.placement(Role.ACTOR_TRAIN).layout,
-        plan.placement(Role.ACTOR_ROLLOUT).layout,
-        ELEMENT_BYTES[plan.precision],
-        ranks_per_node=plan.ranks_per_node,
-        island_ranks=island_ranks(read_hardware(plan.hardware), plan.ranks_per_node),
-    )
+    island = island_ranks(read_hardware(plan.hardware), plan.ranks_per_node)
+    schedule = schedule_of(plan, island)
     if digest(schedule) != plan.reshard.schedule_digest:
         raise DataMistake(
             "the weight switch of this rlplan is not the one in plan.json; "

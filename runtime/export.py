@@ -23,20 +23,22 @@ class Whole(Protocol):
 
 
 def export(
-    engine: Whole,
+    engine: Whole | None,
     control: Control,
     folder: Path,
     model_folder: Path,
     dtype: torch.dtype | None = None,
+    *,
+    writes: bool,
 ) -> None:
     """Write the policy of `engine` to `folder`, whole or not at all; all ranks call this.
 
-    config.json and the tokenizer are those of `model_folder`. `dtype` is that of the weights
-    when it is to be another than the engine's. Raises OSError on rank 0 when the folder cannot
-    be written.
+    The ranks that train it pass the engine; the first of them `writes`. config.json and the
+    tokenizer are those of `model_folder`. `dtype` is that of the weights when it is to be
+    another than the engine's. Raises OSError on that rank when the folder cannot be written.
     """
-    tensors = engine.full_tensors()
-    if control.rank == 0:
+    tensors = engine.full_tensors() if engine else iter(())
+    if writes:
         with refusals_told(folder.parent):
             hf.export(folder, model_folder, tensors if dtype is None else _cast(tensors, dtype))
     else:

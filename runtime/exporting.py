@@ -74,7 +74,7 @@ def export_checkpoint(
             weights=None,
         )
         engine.load_model(checkpoint / Role.ACTOR_TRAIN)
-        export(engine, SingleControl(), folder, model_folder, dtype)
+        export(engine, SingleControl(), folder, model_folder, dtype, writes=True)
     finally:
         dist.destroy_process_group()
     return len(plan.model.tensors)

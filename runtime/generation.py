@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from plans.layout import ParallelLayout
@@ -17,28 +18,38 @@ from runtime.sharing import Rows, part, share
 
 @frozen
 class Generator:
-    """The rollout engine of this rank, and which part of a batch its replica serves."""
+    """The rollout engine of this rank, and which part of a batch its replica serves.
 
-    engine: RolloutEngine
+    `place` is the rank's number in the layout; a rank outside of it has no engine, serves no
+    rows, and learns what the others generate. `group` holds all who learn it; None is torch's
+    default group.
+    """
+
+    engine: RolloutEngine | None
     layout: ParallelLayout
-    rank: int
+    place: int | None
     stop_token: int
     pad_token: int
     response_tokens: int
     prompt_tokens: int
+    group: dist.ProcessGroup | None = None
 
     @property
     def speaks(self) -> bool:
         """Whether this rank hands on its replica's completions; tensor neighbours hold the same."""
-        return self.layout.coordinates(self.rank)["tp"] == 0
+        return self.place is not None and self.layout.coordinates(self.place)["tp"] == 0
 
     def rows(self, count: int) -> Rows:
-        return part(count, self.layout.coordinates(self.rank)["dp"], self.layout.dp)
+        if self.place is None:
+            return Rows(0, 0)
+        return part(count, self.layout.coordinates(self.place)["dp"], self.layout.dp)
 
     def complete(
         self, prompts: Sequence[Prompt], temperature: float, seeds: Sequence[int]
     ) -> list[Completion]:
         """Completions of the given prompts, one a prompt, in order; temperature 0 is greedy."""
+        if self.engine is None:
+            return []
         requests = [
             Request(
                 tokens=prompt.tokens,
@@ -77,7 +88,7 @@ class Generator:
 
         def everyone(local: Tensor) -> Tensor:
             spoken = local if self.speaks else None
-            return share(spoken, rows, (count, *local.shape[1:]), like.to(local.dtype))
+            return share(spoken, rows, (count, *local.shape[1:]), like.to(local.dtype), self.group)
 
         whole_lengths = everyone(lengths).long()
         longest = int(whole_lengths.max())

@@ -96,6 +96,10 @@ class GivenWork:
     def again(self, _name: str) -> None:
         """Each phase once."""
 
+    def settle(self, _metrics: Mapping[str, float]) -> dict[str, float]:
+        """Nothing adapts."""
+        return {}
+
     @property
     def experience(self) -> None:
         """Nothing was sampled."""

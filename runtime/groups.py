@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.distributed_c10d as c10d
 
+from plans.plan import Plan
 from plans.values import frozen
 from runtime import environment
 from runtime.address import address_towards, interface_of
@@ -21,7 +23,7 @@ BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 
 @frozen
 class Groups:
-    """torch.distributed's default group of this run, and where its ranks met."""
+    """torch.distributed's groups of this run, and where its ranks met; `world` holds all ranks."""
 
     rank: int
     size: int
@@ -29,10 +31,27 @@ class Groups:
     address: str
     port: int
     store: Any
+    world: dist.ProcessGroup
+    timeout: timedelta
+
+    def enter_pool(self, plan: Plan) -> None:
+        """Make the group of this rank's pool the default one; all ranks call this.
+
+        Megatron-core and vLLM take the default group for the whole world and count ranks in it.
+        torch has no public way to change it; what all its public calls read is set here.
+        """
+        own = plan.pool_of(self.rank)
+        for pool in plan.pools if plan.split else ():
+            group = dist.new_group(list(pool.ranks), timeout=self.timeout)
+            if pool == own:
+                mine = group
+        if plan.split:
+            c10d._update_default_pg(mine)
 
     def close(self) -> None:
-        """Leave the group; after the engines have closed theirs."""
+        """Leave the groups; after the engines have closed theirs."""
         if dist.is_initialized():
+            c10d._update_default_pg(self.world)
             dist.destroy_process_group()
 
 
@@ -70,6 +89,8 @@ def join(context: RankContext) -> Groups:
         world_size=control.size,
         timeout=timeout,
     )
+    world = dist.group.WORLD
+    assert world is not None, "initialized above"
     return Groups(
         rank=control.rank,
         size=control.size,
@@ -77,6 +98,8 @@ def join(context: RankContext) -> Groups:
         address=address,
         port=port,
         store=store,
+        world=world,
+        timeout=timeout,
     )
 
 

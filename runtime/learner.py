@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from plans.dataflow import Role
@@ -16,24 +17,35 @@ from runtime.sharing import Rows, part, share
 
 @frozen
 class Learner:
-    """The engines of this rank that score and learn, and which part of a batch is theirs."""
+    """The engines of this rank that score and learn, and which part of a batch is theirs.
+
+    `group` holds the ranks that learn of each other's scores; None is torch's default group.
+    """
 
     plan: Plan
     engines: Engines
     device: torch.device
+    group: dist.ProcessGroup | None = None
 
     def score(self, role: Role, sequences: Sequences) -> Tensor:
-        """A role's output for a batch, [n, s - 1] (see ScoreEngine), on every rank."""
-        rows = self._shard(role, Rows(0, len(sequences)))
-        local = self.engines.scorer(role).score(sequences.rows(rows.start, rows.stop))
-        spoken = local if self._speaks(role) else None
+        """A role's output for a batch, [n, s - 1] (see ScoreEngine), on every rank of the group."""
+        rows, spoken = Rows(0, 0), None
+        if self.engines.holds(role):
+            rows = self._shard(role, Rows(0, len(sequences)))
+            local = self.engines.scorer(role).score(sequences.rows(rows.start, rows.stop))
+            spoken = local if self._speaks(role) else None
         shape = (len(sequences), sequences.tokens.shape[1] - 1)
-        return share(spoken, rows, shape, torch.zeros(0, device=self.device))
+        return share(spoken, rows, shape, torch.zeros(0, device=self.device), self.group)
 
     def update(
         self, role: Role, sequences: Sequences, objective: Objective, step: int
     ) -> dict[str, float]:
-        """An optimizer step for each mini-batch of each epoch; metrics are means over them."""
+        """An optimizer step for each mini-batch of each epoch; metrics are means over them.
+
+        None where others hold the role.
+        """
+        if not self.engines.holds(role):
+            return {}
         job, engine = self.plan.job, self.engines.trainer(role)
         spec = job.critic_optimizer if role is Role.CRITIC else job.optimizer
         engine.set_learning_rate(spec.lr_at(step))

@@ -51,6 +51,20 @@ class StepWork:
         """Dynamic sampling generates and judges once more until enough groups teach something."""
         return "gen" if name == "reward" and self._experience is None else None
 
+    def settle(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Move the weight of the KL term for the next step, if it has a target."""
+        kl = self.plan.job.algorithm.kl
+        if kl is None or kl.target is None:
+            return {}
+        self.kl_weight = adapted_weight(
+            self.kl_weight,
+            metrics["actor/kl"],
+            target=kl.target,
+            sequences=len(self.experience.sequences),
+            horizon=kl.horizon,
+        )
+        return {"actor/kl_weight": self.experience.kl_weight}
+
     @property
     def experience(self) -> Experience:
         assert self._experience is not None, "the reward phase makes the experience"
@@ -120,24 +134,9 @@ class StepWork:
 
     def _update_actor(self) -> dict[str, float]:
         objective = ActorObjective(experience=self.experience, job=self.plan.job)
-        metrics = self.learner.update(
+        return self.learner.update(
             Role.ACTOR_TRAIN, self.experience.sequences, objective, self.experience.step
         )
-        return metrics | self._adapt(metrics)
-
-    def _adapt(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Move the weight of the KL term for the next step, if it has a target."""
-        kl = self.plan.job.algorithm.kl
-        if kl is None or kl.target is None:
-            return {}
-        self.kl_weight = adapted_weight(
-            self.kl_weight,
-            metrics["actor/kl"],
-            target=kl.target,
-            sequences=len(self.experience.sequences),
-            horizon=kl.horizon,
-        )
-        return {"actor/kl_weight": self.experience.kl_weight}
 
     def _score(self, role: Role) -> Tensor:
         return self.learner.score(role, self.experience.sequences)

@@ -26,7 +26,10 @@ class Parameter:
 
 
 def exchange(
-    parameters: Mapping[str, Tensor], near: Sequence[int], group: dist.ProcessGroup | None
+    parameters: Mapping[str, Tensor],
+    near: Sequence[int],
+    device: torch.device,
+    group: dist.ProcessGroup | None,
 ) -> dict[int, dict[str, Tensor]]:
     """The parameters of the ranks `near`, by rank and name, in the memory where they lie.
 
@@ -34,7 +37,6 @@ def exchange(
     must be ordered with what its owner writes. GPUs' memory is opened for this rank's own
     device, so that its kernels reach it; on a CPU the parameters must lie in shared memory.
     """
-    device = next(iter(parameters.values())).device
     told = _tell(_describe(parameters), group)
     found: dict[int, dict[str, Tensor]] = {}
     for rank in near:

@@ -109,7 +109,9 @@ class Rehearsal:
 
     @property
     def _engines(self) -> dict[Role, checkpoint.Saved]:
-        return {role: self.work.engine for role in LEARNING if self.context.plan.has(role)}
+        plan, rank = self.context.plan, self.context.rank
+        mine = [role for role in LEARNING if plan.has(role) and plan.place(role, rank) is not None]
+        return dict.fromkeys(mine, self.work.engine)
 
 
 def _is_due(plan: Plan, step: int) -> bool:

@@ -39,7 +39,8 @@ class Moved:
 class Executor:
     """One rank's part of the switch between parameters whose storage stays where it is.
 
-    `source` and `destination` are the training and rollout parameters by name. What the plan
+    `source` and `destination` are the training and rollout parameters by name, empty where a
+    rank has none; `device` holds them (None: where `source` lies). What the plan
     reads from ranks of the same island is read out of their memory, opened here once; of the
     rest, two staging buffers each way, as large as the largest bucket, are allocated here and
     kept. Making, running and verifying are collective over `group` (None: the default
@@ -55,11 +56,13 @@ class Executor:
         *,
         source: Mapping[str, Tensor],
         destination: Mapping[str, Tensor],
+        device: torch.device | None = None,
         group: dist.ProcessGroup | None = None,
     ) -> None:
         _check_types(source, destination)
         _check_aliases(row, source, destination)
         self._row, self._group = row, group
+        self._device = device or next(iter(source.values())).device
         self._source, self._destination = source, destination
         here, there = partial(_source_view, source), partial(_destination_view, destination)
         self._exchanges = exchanges(row.rounds, here, there)
@@ -116,21 +119,19 @@ class Executor:
         if vouched:
             table[_numbers(vouched, device)] = _checksums(vouched, self._source)
         self._total(table)
+        if not claimed:
+            return
         right = table[_numbers(claimed, device)] == _checksums(claimed, self._destination)
         wrong = [region for region, same in zip(claimed, right.tolist(), strict=True) if not same]
         if wrong:
             raise SwitchError(_difference(self._row.rank, wrong, len(claimed)))
-
-    @property
-    def _device(self) -> torch.device:
-        return next(iter(self._source.values())).device
 
     def _neighbours(self) -> dict[int, Mapping[str, Tensor]]:
         """The training parameters of this rank, and of those it reads from."""
         memory: dict[int, Mapping[str, Tensor]] = {self._row.rank: self._source}
         if self._shared:
             near = sorted({transfer.source_rank for transfer in self._row.reads})
-            memory |= peers.exchange(self._source, near, self._group)
+            memory |= peers.exchange(self._source, near, self._device, self._group)
         return memory
 
     def _total(self, table: Tensor) -> None:

@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict
 
 import torch
+import torch.distributed as dist
 
 from plans.dataflow import Role
 from plans.plan import Plan
@@ -47,7 +48,8 @@ def run(context: RankContext) -> bool:
         groups = join(context)
         rates = {} if "links" in context.skip else check_links(context)
         events.event("preflight", device=asdict(seating), link_gb_per_second=rates)
-        session = open_session(context, inputs, events, progress)
+        groups.enter_pool(context.plan)
+        session = open_session(context, inputs, events, progress, groups.world)
     session.prepare()
     done = session.learn()
     if done:
@@ -111,17 +113,18 @@ def open_session(
     inputs: Inputs,
     events: EventLog,
     progress: Progress,
+    world: dist.ProcessGroup | None = None,
 ) -> Session:
-    """Build the engines and what works with them."""
+    """Build the engines and what works with them; `world` as in `assemble`."""
     plan, job = context.plan, context.plan.job
     judge = None
     if rules := job.reward.weights:
         judge = open_judge(
             rules, context.base, count=job.reward.workers, seconds=job.reward.seconds
         )
-    engines = assemble(plan, context.base, seat_of(context))
-    learner = Learner(plan=plan, engines=engines, device=torch.device(context.device))
-    generator = _generator(context, engines, inputs.tokenizer)
+    engines = assemble(plan, context.base, seat_of(context), world)
+    learner = Learner(plan=plan, engines=engines, device=torch.device(context.device), group=world)
+    generator = _generator(context, engines, world, inputs.tokenizer)
     evaluation = None
     if inputs.held_out and judge and generator:
         evaluation = Evaluation(
@@ -144,15 +147,19 @@ def open_session(
     )
 
 
-def _generator(context: RankContext, engines: Engines, tokenizer: Tokenizer) -> Generator | None:
-    """What generates on this rank, where the plan has a rollout."""
-    if engines.rollout is None:
+def _generator(
+    context: RankContext, engines: Engines, group: dist.ProcessGroup | None, tokenizer: Tokenizer
+) -> Generator | None:
+    """What generates on this rank, or waits for those that do, where the plan has a rollout."""
+    plan = context.plan
+    if not plan.has(Role.ACTOR_ROLLOUT):
         return None
-    tokens = context.plan.job.tokens
+    tokens = plan.job.tokens
     return Generator(
         engine=engines.rollout,
-        layout=context.plan.placement(Role.ACTOR_ROLLOUT).layout,
-        rank=context.rank,
+        layout=plan.placement(Role.ACTOR_ROLLOUT).layout,
+        place=plan.place(Role.ACTOR_ROLLOUT, context.rank),
+        group=group,
         stop_token=tokenizer.end_token,
         pad_token=tokenizer.pad_token,
         response_tokens=tokens.response,
@@ -186,6 +193,7 @@ def seat_of(context: RankContext) -> Seat:
     return Seat(
         rank=context.rank,
         local_rank=context.local_rank,
+        device=torch.device(context.device),
         job=f"{context.plan.digest[:8]}-{starter}",
         shared_memory=context.local_size <= len(os.sched_getaffinity(0)),
     )

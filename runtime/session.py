@@ -14,7 +14,7 @@ from plans.record import StepRecord
 from runtime import checkpoint
 from runtime.assembly import Engines
 from runtime.context import RankContext
-from runtime.engines import TrainEngine, hf
+from runtime.engines import hf
 from runtime.evaluation import Evaluation
 from runtime.events import EventLog
 from runtime.experience import ExperienceWriter
@@ -229,11 +229,14 @@ class Session:
 
     def _export(self, folder: Path) -> None:
         model_folder = self.context.base / self.context.plan.job.model.path
-        export(self._actor, self.context.control, folder, model_folder)
-
-    @property
-    def _actor(self) -> TrainEngine:
-        return self.engines.trainer(Role.ACTOR_TRAIN)
+        context = self.context
+        export(
+            self.engines.trained.get(Role.ACTOR_TRAIN),
+            context.control,
+            folder,
+            model_folder,
+            writes=context.plan.place(Role.ACTOR_TRAIN, context.rank) == 0,
+        )
 
 
 def _rates(record: StepRecord, generated_tokens: float) -> dict[str, float]:

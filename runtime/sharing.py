@@ -29,8 +29,14 @@ def part(count: int, index: int, parts: int) -> Rows:
     return Rows(count * index // parts, count * (index + 1) // parts)
 
 
-def share(local: Tensor | None, rows: Rows, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """The whole [rows, ...] tensor on every rank, on the host.
+def share(
+    local: Tensor | None,
+    rows: Rows,
+    shape: tuple[int, ...],
+    like: Tensor,
+    group: dist.ProcessGroup | None = None,
+) -> Tensor:
+    """The whole [rows, ...] tensor on every rank of the group, on the host.
 
     Each row is given by exactly one rank (`local` is None on the others). A sum of one value
     and zeros is exact in every number format, so nothing is rounded. `like` tells the number
@@ -39,6 +45,6 @@ def share(local: Tensor | None, rows: Rows, shape: tuple[int, ...], like: Tensor
     whole = torch.zeros(shape, dtype=like.dtype, device=like.device)
     if local is not None:
         whole[rows.slice] = local.to(like.device, like.dtype)
-    if dist.get_world_size() > 1:
-        dist.all_reduce(whole)
+    if dist.get_world_size(group) > 1:
+        dist.all_reduce(whole, group=group)
     return whole.cpu()

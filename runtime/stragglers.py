@@ -50,11 +50,13 @@ class Stragglers:
         self._seen += 1
         if self._seen <= WARM_UP_STEPS or len(record.ranks) < 2:
             return []
-        for phase in record.ranks[0].keys() - {WHOLE}:
-            usual = median(seconds[phase] for seconds in record.ranks)
-            for rank, seconds in enumerate(record.ranks):
-                late = seconds[phase] - usual > SECONDS
-                ratio = seconds[phase] / max(usual, SECONDS) if late else 1.0
+        phases = {phase for seconds in record.ranks for phase in seconds} - {WHOLE}
+        for phase in phases:
+            walked = {r: one[phase] for r, one in enumerate(record.ranks) if phase in one}
+            usual = median(walked.values())
+            for rank, seconds in walked.items():
+                late = seconds - usual > SECONDS
+                ratio = seconds / max(usual, SECONDS) if late else 1.0
                 self._ratios[rank, phase].append(ratio)
         if (self._seen - WARM_UP_STEPS) % STEPS:
             return []

@@ -22,7 +22,12 @@ def warm_up(
     prompts: Sequence[Prompt],
     tokenizer: Tokenizer,
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Walk the warm-up; yields (step from 1, metrics) after each optimizer step."""
+    """Walk the warm-up; yields (step from 1, metrics) after each optimizer step.
+
+    Nothing on ranks that do not hold the actor.
+    """
+    if not engines.holds(Role.ACTOR_TRAIN):
+        return
     actor = engines.trainer(Role.ACTOR_TRAIN)
     layout = plan.placement(Role.ACTOR_TRAIN).layout
     rows = part(spec.batch, layout.coordinates(engines.rank)["dp"], layout.dp)

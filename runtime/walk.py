@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
 from plans.plan import PhasePlan, Plan
+from plans.program import movements
 from plans.record import StepRecord
 from runtime.control import Control, OutOfStep, ranks_text
 from runtime.heartbeat import Recorder
@@ -28,6 +29,10 @@ class Work(Protocol):
         """The earlier phase to go on with after `name`, the same on all ranks; None: the next."""
         ...
 
+    def settle(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """What follows for all ranks from the metrics of a step; further metrics."""
+        ...
+
 
 def walk(
     plan: Plan, control: Control, work: Work, recorder: Recorder, steps: Iterable[int]
@@ -36,32 +41,45 @@ def walk(
 
     `timing_s/<phase>` and `timing_s/step` are those of the slowest rank, waiting for others
     not included in a phase but in the step; a phase walked several times is their sum. Other
-    metrics are this rank's own. PeerLost when a rank does not come out of a phase by its
-    deadline.
+    metrics are this rank's own, or, where it has none, those of the first rank of a pool that
+    has. PeerLost when a rank does not come out of a phase by its deadline.
     """
+    pool, order = plan.pool_of(control.rank), movements(plan)
     for step in steps:
         begin = time.perf_counter()
         metrics: dict[str, float] = {}
-        seconds = {phase.name: 0.0 for phase in plan.phases}
-        for phase in _walked(plan, work):
-            recorder.enter(phase.name, step, phase.deadline_seconds)
-            start = time.perf_counter()
-            metrics |= work.phase(phase.name, step)
-            seconds[phase.name] += time.perf_counter() - start
-            recorder.leave()
-            control.barrier(f"{phase.name} of step {step}", phase.deadline_seconds)
+        seconds: dict[str, float] = {}
+        for movement in order:
+            for phase in in_turn(movement.walked(pool), work):
+                recorder.enter(phase.name, step, phase.deadline_seconds)
+                start = time.perf_counter()
+                metrics |= work.phase(phase.name, step)
+                spent = time.perf_counter() - start
+                seconds[phase.name] = seconds.get(phase.name, 0.0) + spent
+                recorder.leave()
+                if not movement.apart:
+                    control.barrier(f"{phase.name} of step {step}", phase.deadline_seconds)
+            if movement.apart:
+                control.barrier(f"{movement.name} of step {step}", movement.deadline_seconds)
         seconds["step"] = time.perf_counter() - begin
-        everyones = control.gather(seconds, what=f"times of step {step}")
-        slowest = {f"timing_s/{name}": max(one[name] for one in everyones) for name in seconds}
-        yield StepRecord(step=step, metrics=metrics | slowest, ranks=tuple(everyones))
+        tells = plan.split and control.rank == pool.first_rank
+        told = [seconds, metrics if tells else {}]
+        everyones, found = zip(*control.gather(told, what=f"times of step {step}"), strict=True)
+        metrics = {name: value for one in reversed(found) for name, value in one.items()} | metrics
+        names = [*(phase.name for phase in plan.phases), "step"]
+        slowest = {
+            f"timing_s/{name}": max(one.get(name, 0.0) for one in everyones) for name in names
+        }
+        settled = work.settle(metrics)
+        yield StepRecord(step=step, metrics=metrics | settled | slowest, ranks=everyones)
 
 
-def _walked(plan: Plan, work: Work) -> Iterator[PhasePlan]:
-    """The phases of one step in the order of the plan, and back where the work wants more."""
-    names = [phase.name for phase in plan.phases]
+def in_turn(phases: Sequence[PhasePlan], work: Work) -> Iterator[PhasePlan]:
+    """The phases in order, and back to an earlier one where the work wants more."""
+    names = [phase.name for phase in phases]
     place = 0
     while place < len(names):
-        yield plan.phases[place]
+        yield phases[place]
         earlier = work.again(names[place])
         place = place + 1 if earlier is None else names.index(earlier)
 

@@ -18,7 +18,7 @@ from plans.search.assembly import candidate_of, pool_ends
 from plans.search.book import Book
 from plans.search.branch import Found, Progress, fastest
 from plans.search.count import count_in, count_members, count_plans
-from plans.search.homes import homes_of, nothing_on_groups
+from plans.search.homes import homes_of, named_pools, nothing_on_groups
 from plans.search.pool import ROLLOUT
 from plans.search.preference import EPSILON, simplest
 from plans.search.problem import NO_LIMIT, Fix, Limits, Problem
@@ -93,7 +93,8 @@ def search_workload(workload: Workload, asked: Asked = DEFAULT) -> Search:
     """The same for a workload already put together."""
     workload.check_cluster()
     workload.check_lengths()
-    if len(workload.groups) > 1 and asked.space == RUNNABLE:
+    several = len(workload.groups) > 1 or named_pools(workload)
+    if several and asked.space == RUNNABLE:
         asked = replace(asked, space=GROUPED)
     book = Book(problem_of(workload, asked))
     return _Run(workload, asked, book).result()
@@ -111,6 +112,7 @@ def problem_of(workload: Workload, asked: Asked = DEFAULT) -> Problem:
         ranks=tuple(one.world_size for one in workload.groups),
         tables=Costs(workload, space),
         homes=homes_of(workload),
+        shared=named_pools(workload),
         one_layout=not space.allows(Feature.LAYOUTS),
         limits=Limits(pools=NO_LIMIT if space.allows(Feature.POOLS) else 1),
         fixed=fixed,

@@ -14,7 +14,7 @@ from math import inf
 
 from plans.dataflow import Role
 from plans.search.book import Block, Book
-from plans.search.pool import step_seconds
+from plans.search.pool import TRAIN, step_seconds
 from plans.search.problem import Problem
 from plans.search.subspace import Pool
 from plans.values import frozen
@@ -64,10 +64,15 @@ class Family:
         return step_seconds(pools)
 
     def pools(self, chosen: Sequence[int]) -> tuple[Pool, ...]:
-        """The pools of a member, the largest first, so that none lies across two nodes."""
+        """The pools of a member, the largest first, so that none lies across two nodes.
+
+        Of equals the trained actor's is first: rank 0 tells how the warm-up goes.
+        """
         rows = zip(self.blocks, chosen, self.groups, strict=True)
         pools = [Pool(block, size, group) for block, size, group in rows]
-        return tuple(sorted(pools, key=lambda pool: (pool.group, -pool.ranks)))
+        return tuple(
+            sorted(pools, key=lambda pool: (pool.group, -pool.ranks, TRAIN not in pool.roles))
+        )
 
     def members(self, ranks: Sequence[int], weight: Callable[[Block, int, int], int]) -> int:
         """The sum over all members of the product of their blocks' weights (1: their number)."""
@@ -125,6 +130,8 @@ def families(problem: Problem) -> Iterator[Family]:
     for blocks in sorted(partitions(problem.roles), key=len):
         if len(blocks) > problem.limits.pools:
             return
+        if not problem.shared <= {frozenset(block) for block in blocks}:
+            continue
         for groups in product(*(_homes(problem, block) for block in blocks)):
             if set(groups) == set(range(len(problem.ranks))):
                 family = _family(problem, blocks, groups)

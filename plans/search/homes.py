@@ -28,6 +28,14 @@ def homes_of(workload: Workload) -> Mapping[Role, tuple[int, ...]]:
     return homes
 
 
+def named_pools(workload: Workload) -> frozenset[frozenset[Role]]:
+    """The roles of each pool that the job names: those that name it, and no others."""
+    roles = roles_of(workload.job)
+    asked = {role: getattr(workload.job.roles, role.value).pool for role in roles}
+    names = {name for name in asked.values() if name}
+    return frozenset(frozenset(role for role in roles if asked[role] == name) for name in names)
+
+
 def nothing_on_groups(book: Book, workload: Workload) -> PlanError:
     """Each role that fits none of its groups by itself, with the least it needs on each."""
     short = [

@@ -47,7 +47,8 @@ class Limits:
 class Problem:
     """Roles to place on node groups of `ranks` ranks, every one of which is used.
 
-    `homes` are the groups a role may be in, all of them by default. With `one_layout` the
+    `homes` are the groups a role may be in, all of them by default. Each of `shared` is the whole
+    of a pool, whose roles the user put there. With `one_layout` the
     trained and scored roles share one layout. The roles in `monotone` are never slower on more
     ranks.
     """
@@ -58,6 +59,7 @@ class Problem:
     one_layout: bool = False
     limits: Limits = Limits()
     homes: Mapping[Role, tuple[int, ...]] = field(default_factory=dict)
+    shared: frozenset[frozenset[Role]] = frozenset()
     fixed: tuple[Fix, ...] = ()
     monotone: frozenset[Role] = frozenset()
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
 from plans.dataflow import Role
 from plans.plan import Plan
-from plans.reshard import build
+from plans.program import movements
+from plans.switch import schedule_of
 from plans.transfer import Round
 from plans.values import frozen
-from plans.workload import ELEMENT_BYTES
 from runtime.control import Control, OutOfStep
 from runtime.files import write_json
 
@@ -47,12 +48,16 @@ class NullEngine:
 
 @frozen
 class NullWork:
-    """The phases of a plan on one rank, without engines. `scale` shortens planned seconds."""
+    """The phases of a plan on one rank, without engines.
+
+    In phases walked `apart` nobody waits for other pools. `scale` shortens planned seconds.
+    """
 
     plan: Plan
     control: Control
     rounds: tuple[Round, ...]
     engine: NullEngine
+    apart: frozenset[str] = frozenset()
     scale: float = field(default=1.0)
 
     def phase(self, name: str, step: int) -> dict[str, float]:
@@ -60,7 +65,8 @@ class NullWork:
         time.sleep(planned[name] * self.scale)
         if name == "reshard":
             return {"reshard/messages": float(self._switch(step))}
-        self.control.gather([name, step], what=f"tokens of {name}")
+        if name not in self.apart:
+            self.control.gather([name, step], what=f"tokens of {name}")
         if name == "update_actor":
             self.engine.learn(step)
             return {"rehearsal/trace": float(self.engine.trace)}
@@ -68,6 +74,10 @@ class NullWork:
 
     def again(self, _name: str) -> None:
         """Each phase once."""
+
+    def settle(self, _metrics: Mapping[str, float]) -> dict[str, float]:
+        """Nothing adapts."""
+        return {}
 
     def _switch(self, step: int) -> int:
         """Send a token along every planned round; the number of tokens received."""
@@ -92,6 +102,7 @@ def null_work(plan: Plan, control: Control) -> NullWork:
         control=control,
         rounds=switch_rounds(plan, control.rank),
         engine=NullEngine(rank=control.rank, trace=control.rank),
+        apart=frozenset(phase.name for one in movements(plan) if one.apart for phase in one.phases),
         scale=min(1.0, STEP_SECONDS / planned) if planned else 0.0,
     )
 
@@ -100,11 +111,4 @@ def switch_rounds(plan: Plan, rank: int) -> tuple[Round, ...]:
     """The rounds in which a rank exchanges weights with its peers; none without a rollout."""
     if not plan.has(Role.ACTOR_ROLLOUT):
         return ()
-    schedule = build(
-        plan.model,
-        plan.placement(Role.ACTOR_TRAIN).layout,
-        plan.placement(Role.ACTOR_ROLLOUT).layout,
-        ELEMENT_BYTES[plan.precision],
-        ranks_per_node=plan.ranks_per_node,
-    )
-    return schedule.row(rank).rounds
+    return schedule_of(plan).row(rank).rounds

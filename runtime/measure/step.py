@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -42,6 +42,9 @@ class Metered:
 
     def again(self, name: str) -> str | None:
         return self._work.again(name)
+
+    def settle(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        return self._work.settle(metrics)
 
 
 def measure(context: RankContext, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:

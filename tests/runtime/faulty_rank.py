@@ -39,6 +39,9 @@ class FaultyWork:
     def again(self, _name):
         return None
 
+    def settle(self, _metrics):
+        return {}
+
     def await_others(self, name, step):
         """Return when all other ranks wait behind this phase."""
         here, waiting = (name, step, True), 0

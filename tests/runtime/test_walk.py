@@ -28,6 +28,10 @@ class Sampling:
         few = self.walked.count(self.walked[-1]) < 3
         return "gen" if name == "reward" and few else None
 
+    def settle(self, metrics: dict[str, float]) -> dict[str, float]:
+        assert metrics["passes"] == 3.0
+        return {"settled": 1.0}
+
 
 def test_generation_and_rewards_are_walked_again_until_the_work_has_enough(tmp_path: Path):
     plan = make_plan(ROOT / "examples" / "addition-dapo.yaml")
@@ -42,7 +46,7 @@ def test_generation_and_rewards_are_walked_again_until_the_work_has_enough(tmp_p
     ]
     assert recorder.beat.count == len(work.walked)
     assert record.metrics["passes"] == 3.0
-    assert set(record.metrics) - {"passes"} == {
+    assert set(record.metrics) - {"passes", "settled"} == {
         *(f"timing_s/{phase.name}" for phase in plan.phases),
         "timing_s/step",
     }
