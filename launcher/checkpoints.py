@@ -10,12 +10,12 @@ from launcher.standing import find_run
 from plans.plan import Plan
 from plans.source import UserError
 from plans.values import frozen
+from runtime.checkpoint import FOLDER, check_model
 from runtime.commit import STEP_NAME, committed_steps, step_name
-from runtime.manifest import read_manifest
+from runtime.manifest import read_manifest, verify
 from runtime.trust import read_own_plan, require_own
 from runtime.versions import package_versions
 
-FOLDER = "checkpoints"
 # What a checkpoint's format depends on.
 TOLD_VERSIONS = ("megatron-core", "torch")
 
@@ -72,6 +72,16 @@ def chosen_checkpoint(run: SavedRun, step: int | None, folder: Path | None) -> P
             "(checkpoint.keep and checkpoint.every say how many)"
         )
     return parent / step_name(step)
+
+
+def check_whole(checkpoint: Path, plan: Plan) -> None:
+    """Make sure that a checkpoint is ours, whole, and of the plan's model; UserError says why not.
+
+    The engines' own files hold pickles: they are read only after this.
+    """
+    require_own(checkpoint)
+    verify(checkpoint)
+    check_model(checkpoint, plan)
 
 
 def step_of(checkpoint: Path) -> int:

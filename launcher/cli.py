@@ -44,6 +44,7 @@ HOMES = {
     "requeue": ("launcher.queueing", "requeue"),
     "report": ("launcher.reporting", "report"),
     "run": ("launcher.running", "run"),
+    "eval": ("launcher.evaluating", "evaluate"),
     "export": ("launcher.exporting", "export"),
     "bench": ("launcher.benching", "bench"),
     "import": ("launcher.importing", "import_group"),

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.folder import open_run, run_path
-from launcher.local import start
+from launcher.folder import run_path
+from launcher.task import do_task
 from plans.hardware import read_hardware
 from plans.load import make_plan
 from plans.source import UserError
@@ -101,14 +101,10 @@ def measured(bench: str, setting: Setting, **asked: Any) -> list[dict[str, Any]]
     write_file(path, json.dumps(setting.job(), indent=1).encode())
     plan = make_plan(path)
     run_folder = run_path(folder, plan.job.name)
-    attempt = open_run(run_folder, plan)
     command = shlex.join(["rlplan", *sys.argv[1:]])
     request = {"bench": bench, "command": command, **asked}
-    write_file(run_folder / "measure.json", json.dumps(request).encode())
-    outcome = start(plan, run_folder, folder, attempt, program=PROGRAM)
-    if outcome.code:
-        logs = run_folder / f"attempt-{attempt}" / "logs"
-        raise UserError(f"the measurement ended with code {outcome.code}: {outcome.text}\n{logs}")
+    asking = ("measure.json", request)
+    do_task(plan, run_folder, folder, PROGRAM, named="measurement", asked=asking)
     lines = (run_folder / "measured.jsonl").read_text().splitlines()
     shutil.rmtree(folder)
     return [{**json.loads(line), "model": setting.model.name} for line in lines]

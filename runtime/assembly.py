@@ -92,8 +92,52 @@ def assemble(plan: Plan, base: Path, seat: Seat, world: dist.ProcessGroup | None
     trained, scored = _megatron_engines(plan, pool.name, base, weights)
     if not plan.has(Role.ACTOR_ROLLOUT):
         return Engines(rank=place, trained=trained, scored=scored, rollout=None, executor=None)
-    row = _switch_row(plan, seat.rank)
     actor = trained[Role.ACTOR_TRAIN].parameters() if Role.ACTOR_TRAIN in trained else {}
+    rollout, executor = _answering(plan, base, seat, world, actor)
+    return Engines(rank=place, trained=trained, scored=scored, rollout=rollout, executor=executor)
+
+
+def assemble_frozen(
+    plan: Plan, base: Path, seat: Seat, world: dist.ProcessGroup | None, checkpoint: Path | None
+) -> Engines:
+    """Build what answers without learning: the policy as it is, in a checkpoint or at the start.
+
+    Nothing is kept for training, and the rollout's parameters alias the policy's as in a run.
+    """
+    place = plan.place(Role.ACTOR_TRAIN, seat.rank)
+    placement = plan.placement(Role.ACTOR_TRAIN)
+    assert placement.train is not None, "the actor's engine trains in a run"
+    scored: dict[Role, MegatronScorer] = {}
+    if place is not None:
+        scored[Role.ACTOR_TRAIN] = actor = MegatronScorer(
+            model=plan.model,
+            groups=megatron_groups(placement.layout),
+            settings=placement.train,
+            precision=plan.precision,
+            weights=None if checkpoint else initial_weights(plan, base),
+        )
+        if checkpoint:
+            actor.load_model(checkpoint / Role.ACTOR_TRAIN)
+    parameters = scored[Role.ACTOR_TRAIN].parameters() if scored else {}
+    rollout, executor = _answering(plan, base, seat, world, parameters)
+    return Engines(
+        rank=seat.rank - plan.pool_of(seat.rank).first_rank,
+        trained={},
+        scored=scored,
+        rollout=rollout,
+        executor=executor,
+    )
+
+
+def _answering(
+    plan: Plan,
+    base: Path,
+    seat: Seat,
+    world: dist.ProcessGroup | None,
+    actor: Mapping[str, Tensor],
+) -> tuple[VLLMEngine | None, Executor]:
+    """What generates on this rank, if it does, and the switch to it from the actor's parameters."""
+    row = _switch_row(plan, seat.rank)
     rollout = None
     if plan.place(Role.ACTOR_ROLLOUT, seat.rank) is not None:
         aliases = {name: actor[source] for name, source in row.aliases}
@@ -105,7 +149,7 @@ def assemble(plan: Plan, base: Path, seat: Seat, world: dist.ProcessGroup | None
         device=seat.device,
         group=world,
     )
-    return Engines(rank=place, trained=trained, scored=scored, rollout=rollout, executor=executor)
+    return rollout, executor
 
 
 def _rollout(plan: Plan, base: Path, seat: Seat, aliases: Mapping[str, Tensor]) -> VLLMEngine:

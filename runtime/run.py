@@ -124,7 +124,7 @@ def open_session(
         )
     engines = assemble(plan, context.base, seat_of(context), world)
     learner = Learner(plan=plan, engines=engines, device=torch.device(context.device), group=world)
-    generator = _generator(context, engines, world, inputs.tokenizer)
+    generator = generator_of(context, engines, world, inputs.tokenizer)
     evaluation = None
     if inputs.held_out and judge and generator:
         evaluation = Evaluation(
@@ -147,7 +147,7 @@ def open_session(
     )
 
 
-def _generator(
+def generator_of(
     context: RankContext, engines: Engines, group: dist.ProcessGroup | None, tokenizer: Tokenizer
 ) -> Generator | None:
     """What generates on this rank, or waits for those that do, where the plan has a rollout."""
