@@ -20,10 +20,10 @@ from launcher.replanning import planned_again
 from launcher.standing import find_run
 from launcher.task import do_task
 from plans.excerpt import ANSWERERS, excerpt
+from plans.inputs import RULE_REWARDS
 from plans.load import make_plan
 from plans.plan import Plan
 from plans.reports.evaluated import Tally, pass_at, powers_up_to
-from plans.inputs import RULE_REWARDS
 from plans.source import UserError, suggestion
 from plans.variant import Change
 from runtime.commit import step_name

@@ -63,17 +63,24 @@ def export(
       rlplan export runs/math-grpo-7b --step 120 --to math-7b-120 --dtype bfloat16
       rlplan export math-grpo-7b --checkpoint /archive/step-000300
     """
-    from launcher.checkpoints import chosen_checkpoint, saved_run, step_of, version_notes
+    from launcher.checkpoints import (
+        check_whole,
+        chosen_checkpoint,
+        saved_run,
+        step_of,
+        version_notes,
+    )
     from runtime.commit import step_name
 
     if step is not None and checkpoint is not None:
         raise click.UsageError("--step and --checkpoint name the same thing; give one of them")
     run = saved_run(name, base)
+    model = run.model_folder
     chosen = chosen_checkpoint(run, step, checkpoint)
     place = free_folder(to) if to else run.folder / EXPORTS / step_name(step_of(chosen))
+    check_whole(chosen, run.plan)
     for note in version_notes(chosen):
         click.echo(note, err=True)
-    model = run.model_folder
     asked = {"plan": run.folder / "plan.json", "checkpoint": chosen, "model": model, "to": place}
     tensors = _exported({name: str(path) for name, path in asked.items()}, dtype)
     if as_json:

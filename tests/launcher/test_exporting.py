@@ -82,6 +82,16 @@ def test_a_model_that_has_moved_is_told_with_the_remedy(capsys, tmp_path):
     assert "model: no config.json of the run's model here; --base says where" in text
 
 
+def test_a_damaged_checkpoint_is_refused_before_anything_reads_it(run, capsys, tmp_path):
+    path = run / "checkpoints/step-000004/actor_train/rank-0.safetensors"
+    path.write_bytes(path.read_bytes() + b"x")
+    code, text = said(capsys, "tiny", "--to", "never")
+    assert code == 2
+    assert "rank-0.safetensors: " in text
+    assert "the manifest says" in text
+    assert not list(tmp_path.glob("never*"))
+
+
 def test_the_base_is_what_the_ranks_wrote_down(run, capsys, tmp_path):
     note(run, "start", attempt=0, base=str(tmp_path / "elsewhere"))
     code, text = said(capsys, "tiny")
