@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from plans.load import make_plan
 from plans.plan import Plan
 from plans.reports.evaluated import Tally, pass_at, powers_up_to
 from plans.source import UserError, suggestion
+from plans.values import frozen
 from plans.variant import Change
 from runtime.commit import step_name
 from runtime.files import discard_folder, make_folder, move_folder, temporary_of, write_json
@@ -35,7 +35,7 @@ EVALS = "evals"
 KINDS = ("greedy", "sampled")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Subject:
     """Whose answers are wanted: a checkpoint of a run, or a model folder with a plan for it.
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plans.values import frozen
 from runtime import rank
 from runtime.context import RankContext
 from runtime.data import read_prompts, request_seed
@@ -29,7 +29,7 @@ ASKED = "evaluate.json"
 EVALUATED = "evaluated.json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Asked:
     """What a user wants to know. `checkpoint` None: the weights of the job's model folder.
 
@@ -45,7 +45,7 @@ class Asked:
     seed: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Part:
     """Rows that are answered in one go: a step's worth, so that a step's deadline holds."""
 

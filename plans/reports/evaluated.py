@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from math import comb, sqrt
 from typing import Any
 
+from plans.values import frozen
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@frozen
 class Answers:
     """Answers to rows, counted: how many, how many right, their rewards and tokens, summed.
 
