@@ -5,7 +5,9 @@ Phase names are the field's (verl's `timing_s/*` keys), so numbers compare acros
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
+from typing import Protocol
 
 from plans.spec import JobSpec
 from plans.values import frozen
@@ -29,6 +31,11 @@ class Stage(StrEnum):
     UPDATE = "update"
 
 
+# The phase in which all pools take part, before all others of a step.
+SWITCH = "reshard"
+SWITCHING = (SWITCH,)
+# What a rollout that is a step ahead does before the first step.
+FILL = "fill"
 # Which stages follow one another; those in one tuple go on at the same time in different pools.
 ON_POLICY = ((Stage.GENERATE,), (Stage.PREPARE,), (Stage.UPDATE,))
 LAGGED = ((Stage.GENERATE, Stage.PREPARE, Stage.UPDATE),)
@@ -94,6 +101,36 @@ def stages_of(job: JobSpec) -> tuple[tuple[Stage, ...], ...]:
     return LAGGED if job.algorithm.lag else ON_POLICY
 
 
+class Timed(Protocol):
+    """A phase with its seconds and the pool whose ranks they are."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def stage(self) -> str: ...
+    @property
+    def pool(self) -> str: ...
+    @property
+    def seconds(self) -> float: ...
+
+
+def seconds_of_step(job: JobSpec, phases: Sequence[Timed]) -> float:
+    """Seconds of a step: the switch, and of what goes on at the same time the slowest pool."""
+    return sum(
+        max(pools.values(), default=0.0)
+        for pools in (pool_seconds(phases, together) for together in (SWITCHING, *stages_of(job)))
+    )
+
+
+def pool_seconds(phases: Sequence[Timed], stages: Sequence[str]) -> dict[str, float]:
+    """Seconds of each pool in some stages of a step, or in the switch."""
+    pools: dict[str, float] = {}
+    for phase in phases:
+        if (SWITCH if phase.name == SWITCH else phase.stage) in stages:
+            pools[phase.pool] = pools.get(phase.pool, 0.0) + phase.seconds
+    return pools
+
+
 def _generating(job: JobSpec) -> tuple[Phase, ...]:
     """The switch, the samples, for ReMax a greedy answer to each prompt, and the rewards.
 
@@ -103,7 +140,7 @@ def _generating(job: JobSpec) -> tuple[Phase, ...]:
     passes = dynamic.expected_passes if dynamic else 1.0
     most = float(dynamic.max_passes) if dynamic else 1.0
     greedy = 1 / job.batch.samples if job.algorithm.name == "remax" else 0.0
-    switch = Phase(name="reshard", role=rollout, stage=stage)
+    switch = Phase(name=SWITCH, role=rollout, stage=stage)
     sampled = Phase(name="gen", role=rollout, stage=stage, passes=passes, most_passes=most)
     baseline = Phase(name="gen_max", role=rollout, stage=stage, passes=greedy, most_passes=greedy)
     rewards = Phase(
@@ -139,7 +176,11 @@ def unrunnable(job: JobSpec) -> list[str]:
 
     Such a job can be estimated, not planned to run.
     """
-    found = {"a lag": bool(job.algorithm.lag), "groups of nodes": bool(job.cluster.groups)}
+    judged = bool(job.algorithm.lag) and job.reward.model is not None
+    found = {
+        "a lag with a reward model": judged,
+        "groups of nodes": bool(job.cluster.groups),
+    }
     return [
         *(name for name, present in found.items() if present),
         *_fixed(job, ("cp", "ep", "vpp", "sleep", "optimizer_offload")),
@@ -148,8 +189,8 @@ def unrunnable(job: JobSpec) -> list[str]:
 
 def unplanned(job: JobSpec) -> list[str]:
     """What of a job the planner does not take into account yet, each in a few words."""
-    lagged = ["a lag"] if job.algorithm.lag else []
-    return [*lagged, *_fixed(job, ("cp", "ep", "vpp"))]
+    judged = job.algorithm.lag and job.reward.model
+    return [*(["a lag with a reward model"] if judged else []), *_fixed(job, ("cp", "ep", "vpp"))]
 
 
 def _fixed(job: JobSpec, options: tuple[str, ...]) -> list[str]:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from math import sqrt
 
 from plans.chain import chain_of
-from plans.dataflow import Role
+from plans.dataflow import Role, seconds_of_step
 from plans.memory import peak_account
 from plans.outline import NO_SWITCH, switch_apart, switch_summary
 from plans.placement import NodeGroup
 from plans.plan import FORMAT, PhasePlan, Plan
 from plans.reshard import ReshardSummary, island_ranks
-from plans.timeline import PhaseTime, outside_times, step_seconds, step_times
+from plans.timeline import PhaseTime, outside_times, step_times
 from plans.units import HOUR
 from plans.workload import Candidate, Workload
 
@@ -102,7 +102,7 @@ def checkpoint_interval(
         here.job.cluster.nodes / here.hardware.node_failure_hours for here in workload.groups
     )
     between_failures = HOUR / failures_per_hour
-    step = step_seconds(steps)
+    step = seconds_of_step(job, steps)
     return max(1, min(job.steps, int(sqrt(2 * cost * between_failures) / step)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from plans.costs.tables import Costs
-from plans.dataflow import Role, roles_of
+from plans.dataflow import Role, roles_of, seconds_of_step
 from plans.layout import ParallelLayout
 from plans.memory import verdict_of
 from plans.placement import Placement
@@ -16,7 +16,7 @@ from plans.search.result import Ranked, Search
 from plans.search.robust import COMPARED, OUT_OF_MEMORY, Regret, robust
 from plans.source import PlanError, UserError
 from plans.space import RUNNABLE, SPACES, UNSUPPORTED, Space, features_of
-from plans.timeline import step_seconds, step_times
+from plans.timeline import step_times
 from plans.values import frozen
 from plans.workload import Candidate, Workload
 
@@ -107,7 +107,7 @@ def beside(found: Search, candidate: Candidate, name: str) -> tuple[Search, Base
     verdict = verdict_of(workload, candidate)
     ranked = Ranked(
         candidate=candidate,
-        step_seconds=step_seconds(step_times(workload, candidate)),
+        step_seconds=seconds_of_step(workload.job, step_times(workload, candidate)),
         peak_bytes=round(verdict.account.total),
     )
     breaks = "" if verdict.fits else f"{verdict.account.phase}, rank {verdict.account.rank}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from plans.dataflow import Role
+from plans.dataflow import Role, seconds_of_step
 from plans.model import ModelSpec
 from plans.placement import NodeGroup, Placement, ResourcePool
 from plans.reshard import ReshardSummary
@@ -21,8 +21,6 @@ from plans.spread import ends_of
 from plans.values import frozen
 
 FORMAT = 3
-# The phase in which all pools take part.
-SWITCH = "reshard"
 
 
 @frozen
@@ -87,10 +85,15 @@ class Plan:
         """The pool a rank is in; every rank is in one."""
         return next(pool for pool in self.pools if rank in pool.ranks)
 
+    def pool(self, role: Role) -> ResourcePool:
+        """The pool of a role; KeyError when the plan has no such role."""
+        name = self.placement(role).pool
+        return next(pool for pool in self.pools if pool.name == name)
+
     def place(self, role: Role, rank: int) -> int | None:
         """The number of a rank in the layout of a role; None where it has no part in it."""
-        pool = self.pool_of(rank)
-        return rank - pool.first_rank if self.placement(role).pool == pool.name else None
+        pool = self.pool(role)
+        return rank - pool.first_rank if rank in pool.ranks else None
 
     @property
     def split(self) -> bool:
@@ -124,13 +127,8 @@ class Plan:
 
     @property
     def step_seconds(self) -> float:
-        """Stages follow one another, each as long as its busiest pool; the switch is by itself."""
-        stages: dict[str, dict[str, float]] = {}
-        for phase in self.phases:
-            stage = phase.name if phase.name == SWITCH else phase.stage
-            pools = stages.setdefault(stage, {})
-            pools[phase.pool] = pools.get(phase.pool, 0.0) + phase.seconds
-        return sum(max(pools.values()) for pools in stages.values())
+        """Of the slowest pool in each part of the step; the switch is by itself."""
+        return seconds_of_step(self.job, self.phases)
 
     @property
     def slowest(self) -> float:

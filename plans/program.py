@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from plans.dataflow import Stage
+from plans.dataflow import SWITCH, Stage
 from plans.placement import ResourcePool
-from plans.plan import SWITCH, PhasePlan, Plan
+from plans.plan import PhasePlan, Plan
 from plans.values import frozen
 
 

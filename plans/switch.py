@@ -26,13 +26,12 @@ def schedule_of(plan: Plan, island_ranks: int = 1) -> ReshardSchedule | Crossing
             ranks_per_node=plan.group_of(train.pool).ranks_per_node,
             island_ranks=island_ranks,
         )
-    first = {pool.name: pool.first_rank for pool in plan.pools}
     return build_apart(
         plan.model,
         train.layout,
         rollout.layout,
         width,
-        train_first=first[train.pool],
-        rollout_first=first[rollout.pool],
+        train_first=plan.pool(Role.ACTOR_TRAIN).first_rank,
+        rollout_first=plan.pool(Role.ACTOR_ROLLOUT).first_rank,
         island_ranks=island_ranks,
     )

@@ -16,7 +16,7 @@ from plans.costs.work import (
     train_setting,
     work_of,
 )
-from plans.dataflow import Phase, Role, Stage, phases_of
+from plans.dataflow import FILL, SWITCH, Phase, Role, Stage, phases_of, seconds_of_step
 from plans.placement import Placement
 from plans.values import frozen
 from plans.workload import Candidate, Workload
@@ -67,19 +67,16 @@ def outside_times(workload: Workload, candidate: Candidate) -> tuple[PhaseTime, 
     job, whole = workload.job, workload
     workload = _home(whole, candidate, Role.ACTOR_TRAIN)
     times = [_other(workload, candidate, "start", {"host": _start_seconds(workload)})]
-    extra = (workload.hardware.first_step_factor - 1) * step_seconds(step_times(whole, candidate))
+    extra = (workload.hardware.first_step_factor - 1) * seconds_of_step(
+        job, step_times(whole, candidate)
+    )
     times.append(_other(workload, candidate, FIRST_STEP, {"host": extra}))
     if job.supervised:
         times.append(_other(workload, candidate, "supervised", _supervised(workload, candidate)))
-    rollout = Role.ACTOR_ROLLOUT
-    if job.data.eval and candidate.has(rollout):
-        parts = added(
-            *(
-                _parts(whole, _home(whole, candidate, rollout), candidate, _phase(name, rollout))
-                for name in ("reshard", "gen")
-            )
-        )
-        times.append(_other(workload, candidate, "evaluate", parts, rollout))
+    if job.algorithm.lag:
+        times.append(_generation(whole, candidate, FILL))
+    if job.data.eval and candidate.generates:
+        times.append(_generation(whole, candidate, "evaluate"))
     trained = [
         (one.role, one.layout, one.train)
         for one in candidate.placements
@@ -89,16 +86,12 @@ def outside_times(workload: Workload, candidate: Candidate) -> tuple[PhaseTime, 
     return (*times, _other(workload, candidate, "checkpoint", saved))
 
 
-def step_seconds(times: tuple[PhaseTime, ...]) -> float:
-    """Stages follow one another, each as long as its busiest pool; the switch is by itself."""
-    total = sum(time.seconds for time in times if time.name == "reshard")
-    for stage in Stage:
-        pools: dict[str, float] = {}
-        for time in times:
-            if time.stage == stage and time.name != "reshard":
-                pools[time.pool] = pools.get(time.pool, 0.0) + time.seconds
-        total += max(pools.values(), default=0.0)
-    return total
+def _generation(whole: Workload, candidate: Candidate, name: str) -> PhaseTime:
+    """A switch and a batch generated, outside of a step."""
+    role = Role.ACTOR_ROLLOUT
+    home = _home(whole, candidate, role)
+    each = [_parts(whole, home, candidate, _phase(one, role)) for one in (SWITCH, "gen")]
+    return _other(home, candidate, name, added(*each), role)
 
 
 def _home(workload: Workload, candidate: Candidate, role: Role) -> Workload:

@@ -100,6 +100,7 @@ class Experience:
     """One step's batch; every [n, s - 1] tensor is aligned with `sequences.response_mask`.
 
     `baselines` [n] are the rewards of the greedy answers to the same prompts (ReMax);
+    `weights_steps` [n] int64 the steps after whose updates the weights were that sampled;
     `kl_weight` is that of this step, should it adapt.
     """
 
@@ -113,4 +114,9 @@ class Experience:
     advantages: Tensor | None = None
     returns: Tensor | None = None
     baselines: Tensor | None = None
+    weights_steps: Tensor | None = None
     kl_weight: float = 0.0
+
+    def sampled_by(self, weights_step: int) -> None:
+        """Note that all rows are samples of the weights after that step's update."""
+        self.weights_steps = torch.full((len(self.sequences),), weights_step)

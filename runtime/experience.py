@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from plans.dataflow import Role
 from plans.plan import Plan
 from plans.values import frozen
 from runtime.batch import Experience, Sequences
@@ -34,33 +35,41 @@ OPTIONAL = (
     "advantages",
     "returns",
     "baselines",
+    "weights_steps",
 )
 
 
 @frozen
 class ExperienceWriter:
-    """Commits the batch of each step, and keeps that of the newest `keep` steps; 0 writes none."""
+    """Commits the batch of each step, and keeps that of the newest `keep` steps; 0 writes none.
+
+    The ranks of `holders` have the whole batch, and write it.
+    """
 
     control: Control
     folder: Path
+    holders: range
     keep: int
     deadline_seconds: float
     plan_digest: str
     versions: Mapping[str, str]
 
     def write(self, experience: Experience) -> Path | None:
-        """Commit a batch, each rank its share of the rows; all ranks call this.
+        """Commit a batch, each holder its share of the rows; all ranks call this.
 
-        Every rank holds the whole batch. Returns the folder of the step.
+        Returns the folder of the step.
         """
         if not self.keep:
             return None
         tensors = _tensors(experience)
+        formats = {name: _format(tensor) for name, tensor in tensors.items()}
         header = Manifest(
             step=experience.step,
             plan_digest=self.plan_digest,
             versions=self.versions,
-            details={name: _format(tensor) for name, tensor in tensors.items()},
+            details=self.control.broadcast(
+                formats, root=self.holders.start, what="experience: formats"
+            ),
         )
         folder = self.folder / step_name(experience.step)
         commit_together(
@@ -76,16 +85,26 @@ class ExperienceWriter:
 
     def _write_rows(self, header: Manifest, tensors: Mapping[str, Tensor], draft: Path) -> None:
         """This rank's file, if there are rows for it."""
-        rows = part(len(tensors["tokens"]), self.control.rank, self.control.size)
+        if self.control.rank not in self.holders:
+            return
+        place = self.control.rank - self.holders.start
+        rows = part(len(tensors["tokens"]), place, len(self.holders))
         if len(rows):
             name = f"rank-{self.control.rank:04d}{SUFFIX}"
             (draft / name).write_bytes(_image(header, tensors, rows))
 
 
 def experience_writer(control: Control, run_folder: Path, plan: Plan) -> ExperienceWriter:
-    """The writer of a run, as its plan wants it."""
+    """The writer of a run, as its plan wants it.
+
+    With a lag the rollout's ranks are busy with the next batch while the others learn.
+    """
+    holders = range(plan.world_size)
+    if plan.job.algorithm.lag:
+        holders = plan.pool(Role.ACTOR_TRAIN).ranks
     return ExperienceWriter(
         control=control,
+        holders=holders,
         folder=run_folder / FOLDER,
         keep=plan.job.experience.keep,
         deadline_seconds=plan.phase("checkpoint").deadline_seconds,

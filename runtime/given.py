@@ -13,6 +13,7 @@ from plans.spec import JobSpec
 from plans.values import frozen
 from runtime import algorithms
 from runtime.batch import Sequences
+from runtime.checkpoint import Saved
 from runtime.data import answer_sequences, pair_sequences, prompts_of_step
 from runtime.engines import LossFunction
 from runtime.learner import Learner
@@ -108,6 +109,14 @@ class GivenWork:
     def response_tokens(self) -> float:
         """Answer tokens of the step, over all ranks."""
         return float(self.sequences.response_lengths.sum())
+
+    @property
+    def kept(self) -> Mapping[Role, Saved]:
+        """What a checkpoint holds beside the models."""
+        return {}
+
+    def fill(self, step: int) -> None:
+        """What is done once before the step after `step`: nothing."""
 
     def state(self) -> dict[str, float]:
         """The order of the data is that of the steps: nothing else is needed to go on."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from plans.dataflow import Role
 from plans.plan import Plan
 from runtime.batch import Experience
+from runtime.checkpoint import Saved
 from runtime.credit import estimate_advantages
 from runtime.learner import Learner
 from runtime.objectives import ActorObjective, CriticObjective
@@ -75,6 +76,14 @@ class StepWork:
         """Response tokens of the step, over all ranks, those of dropped groups included."""
         return float(self.sampler.generated_tokens)
 
+    @property
+    def kept(self) -> Mapping[Role, Saved]:
+        """What a checkpoint holds beside the models."""
+        return {}
+
+    def fill(self, step: int) -> None:
+        """What is done once before the step after `step`: nothing."""
+
     def state(self) -> dict[str, float]:
         """What a resumed run goes on with, beside the weights."""
         return {"drawn": self.sampler.drawn, "kl_weight": self.kl_weight}
@@ -109,6 +118,7 @@ class StepWork:
         if self.sampler.wants_more:
             return {}
         self._experience, self._batch = self.sampler.experience(self._step, self.kl_weight)
+        self._experience.sampled_by(self._step - 1)
         return self.sampler.metrics(self.experience)
 
     def _old_log_probs(self) -> dict[str, float]:

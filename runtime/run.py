@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from plans.dataflow import Role
-from plans.plan import Plan
 from plans.values import frozen
 from runtime.assembly import Engines, Seat, assemble
 from runtime.context import RankContext
@@ -22,6 +22,7 @@ from runtime.generation import Generator
 from runtime.given import GivenWork
 from runtime.groups import join
 from runtime.judges import Judge, open_judge
+from runtime.lagging import LaggedWork
 from runtime.learner import Learner
 from runtime.loop import StepWork
 from runtime.preflight_links import check_links
@@ -123,8 +124,10 @@ def open_session(
             rules, context.base, count=job.reward.workers, seconds=job.reward.seconds
         )
     engines = assemble(plan, context.base, seat_of(context), world)
-    learner = Learner(plan=plan, engines=engines, device=torch.device(context.device), group=world)
-    generator = generator_of(context, engines, world, inputs.tokenizer)
+    # With a lag a pool does not wait for the others: its own ranks share what they find.
+    group = None if job.algorithm.lag else world
+    learner = Learner(plan=plan, engines=engines, device=torch.device(context.device), group=group)
+    generator = generator_of(context, engines, group, inputs.tokenizer)
     evaluation = None
     if inputs.held_out and judge and generator:
         evaluation = Evaluation(
@@ -139,7 +142,7 @@ def open_session(
         engines=engines,
         shown=inputs.shown,
         tokenizer=inputs.tokenizer,
-        work=_work(plan, inputs, learner, generator, judge),
+        work=_work(context, inputs, learner, generator, judge, world),
         evaluation=evaluation,
         events=events,
         experiences=experience_writer(context.control, context.run_folder, plan),
@@ -168,9 +171,15 @@ def generator_of(
 
 
 def _work(
-    plan: Plan, inputs: Inputs, learner: Learner, generator: Generator | None, judge: Judge | None
+    context: RankContext,
+    inputs: Inputs,
+    learner: Learner,
+    generator: Generator | None,
+    judge: Judge | None,
+    world: dist.ProcessGroup | None,
 ) -> StepWork | GivenWork:
-    """What a step does: learn from own samples, or from given answers."""
+    """What a step does: learn from own samples, perhaps of the step before, or given answers."""
+    plan = context.plan
     if generator is None:
         return GivenWork(
             plan=plan, learner=learner, prompts=inputs.train, tokenizer=inputs.tokenizer
@@ -184,7 +193,15 @@ def _work(
         learner=learner,
     )
     kl_weight = plan.job.algorithm.kl_weight
-    return StepWork(plan=plan, sampler=sampler, learner=learner, kl_weight=kl_weight)
+    common: dict[str, Any] = {
+        "plan": plan,
+        "sampler": sampler,
+        "learner": learner,
+        "kl_weight": kl_weight,
+    }
+    if plan.job.algorithm.lag:
+        return LaggedWork(control=context.control, world=world, **common)
+    return StepWork(**common)
 
 
 def seat_of(context: RankContext) -> Seat:

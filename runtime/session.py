@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from plans.dataflow import Role
+from plans.dataflow import FILL, Role
 from plans.record import StepRecord
 from runtime import checkpoint
 from runtime.assembly import Engines
@@ -100,6 +100,10 @@ class Session:
         metrics = None
         if self.context.rank == 0:
             metrics = MetricsWriter(self.context.run_folder, after_step=progress.step)
+        if plan.job.algorithm.lag:
+            with self.context.outside(FILL):
+                self.work.fill(progress.step)
+                self.context.control.barrier(FILL, plan.phase(FILL).deadline_seconds)
         steps = range(progress.step + 1, self.context.last_step + 1)
         walked = walk(plan, self.context.control, self.work, self.context.recorder, steps)
         heartbeats = self.context.attempt_folder / "heartbeat"
@@ -138,7 +142,7 @@ class Session:
         context = self.context
         with context.outside("checkpoint"):
             found = checkpoint.load_latest(
-                self.engines.trained, context.control, context.run_folder, context.plan, self.events
+                self._kept, context.control, context.run_folder, context.plan, self.events
             )
             if found is None:
                 return False
@@ -219,13 +223,18 @@ class Session:
         with context.outside("checkpoint"):
             folder = checkpoint.save(
                 self.progress.step,
-                self.engines.trained,
+                self._kept,
                 {**self.progress.state(), "work": self.work.state()},
                 context.control,
                 context.run_folder,
                 context.plan,
             )
         self.events.event("checkpoint", step=self.progress.step, folder=folder.name)
+
+    @property
+    def _kept(self) -> Mapping[Role, checkpoint.Saved]:
+        """What of this rank a checkpoint holds."""
+        return {**self.engines.trained, **self.work.kept}
 
     def _export(self, folder: Path) -> None:
         model_folder = self.context.base / self.context.plan.job.model.path

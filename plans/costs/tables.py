@@ -18,7 +18,7 @@ from plans.costs.resident import rollout_account
 from plans.costs.settings import rollout_settings, train_settings
 from plans.costs.switching import apart_parts, moved, moved_apart, switch_parts
 from plans.costs.work import LEARNS, role_shape, working_role
-from plans.dataflow import Phase, Role, Stage, phases_of, roles_of
+from plans.dataflow import Phase, Role, Stage, phases_of, roles_of, stages_of
 from plans.layout import ParallelLayout
 from plans.layouts import Layouts, layouts_of, pool_sizes
 from plans.placement import RolloutSettings, TrainSettings
@@ -108,6 +108,7 @@ class NodeCosts:
         }
         self._shapes = {role: role_shape(workload, role) for role in self._phases}
         self._works = {role: self._working(role) for role in self._phases}
+        self._together = stages_of(workload.job)
         self._mini_batch = workload.mini_batch
         hardware = workload.hardware
         self.capacity = float(hardware.memory_bytes - hardware.reserve_bytes)
@@ -251,7 +252,8 @@ class NodeCosts:
         seconds = dict.fromkeys(STAGES, 0.0)
         for stage, spent in timed:
             seconds[stage] += spent
-        return tuple(seconds.values())
+        # Stages that go on at the same time in different pools are one.
+        return tuple(sum(seconds[one] for one in together) for together in self._together)
 
     def _resident(self, role: Role, layout: ParallelLayout, settings: TrainSettings) -> Lasting:
         key = (role, layout, settings.optimizer_offload)

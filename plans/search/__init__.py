@@ -18,7 +18,7 @@ from plans.search.assembly import candidate_of, pool_ends
 from plans.search.book import Book
 from plans.search.branch import Found, Progress, fastest
 from plans.search.count import count_in, count_members, count_plans
-from plans.search.homes import homes_of, named_pools, nothing_on_groups
+from plans.search.homes import asked_pools, homes_of, nothing_on_groups
 from plans.search.pool import ROLLOUT
 from plans.search.preference import EPSILON, simplest
 from plans.search.problem import NO_LIMIT, Fix, Limits, Problem
@@ -93,7 +93,7 @@ def search_workload(workload: Workload, asked: Asked = DEFAULT) -> Search:
     """The same for a workload already put together."""
     workload.check_cluster()
     workload.check_lengths()
-    several = len(workload.groups) > 1 or named_pools(workload)
+    several = len(workload.groups) > 1 or asked_pools(workload)
     if several and asked.space == RUNNABLE:
         asked = replace(asked, space=GROUPED)
     book = Book(problem_of(workload, asked))
@@ -112,7 +112,7 @@ def problem_of(workload: Workload, asked: Asked = DEFAULT) -> Problem:
         ranks=tuple(one.world_size for one in workload.groups),
         tables=Costs(workload, space),
         homes=homes_of(workload),
-        shared=named_pools(workload),
+        shared=asked_pools(workload),
         one_layout=not space.allows(Feature.LAYOUTS),
         limits=Limits(pools=NO_LIMIT if space.allows(Feature.POOLS) else 1),
         fixed=fixed,

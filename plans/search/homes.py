@@ -28,12 +28,27 @@ def homes_of(workload: Workload) -> Mapping[Role, tuple[int, ...]]:
     return homes
 
 
-def named_pools(workload: Workload) -> frozenset[frozenset[Role]]:
-    """The roles of each pool that the job names: those that name it, and no others."""
+def asked_pools(workload: Workload) -> frozenset[frozenset[Role]]:
+    """The roles of each pool that the job asks for: those that name it, and no others.
+
+    With a lag there are two: the rollout's, and that of all who learn from what it sampled a
+    step before. PlanError when the job names others, or has but one rank.
+    """
     roles = roles_of(workload.job)
     asked = {role: getattr(workload.job.roles, role.value).pool for role in roles}
     names = {name for name in asked.values() if name}
-    return frozenset(frozenset(role for role in roles if asked[role] == name) for name in names)
+    named = frozenset(frozenset(role for role in roles if asked[role] == name) for name in names)
+    if not workload.job.algorithm.lag:
+        return named
+    if workload.world_size < 2:
+        text = "the rollout is a step ahead on ranks of its own; there is but one rank"
+        raise PlanError(text, at=("algorithm", "lag"))
+    rollout = frozenset({Role.ACTOR_ROLLOUT})
+    two = frozenset({rollout, frozenset(roles) - rollout})
+    if named - two:
+        text = "with a lag the rollout has a pool, and all other roles share another"
+        raise PlanError(text, at=("algorithm", "lag"))
+    return two
 
 
 def nothing_on_groups(book: Book, workload: Workload) -> PlanError:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from plans.dataflow import seconds_of_step
 from plans.memory import verdict_of
 from plans.search import Asked, search_workload
 from plans.search.result import Search
 from plans.space import SPACES
-from plans.timeline import step_seconds, step_times
+from plans.timeline import step_times
 from plans.values import frozen
 from plans.workload import Candidate, Workload
 
@@ -99,7 +100,7 @@ def _scenarios(found: Search) -> Iterator[Scenario]:
 def _seconds_in(workload: Workload) -> Seconds:
     def seconds(candidate: Candidate) -> float | None:
         fits = verdict_of(workload, candidate).fits
-        return step_seconds(step_times(workload, candidate)) if fits else None
+        return seconds_of_step(workload.job, step_times(workload, candidate)) if fits else None
 
     return seconds
 

@@ -13,12 +13,12 @@ from plans.costs.learning import learn_parts, learn_seconds, score_parts, score_
 from plans.costs.switching import apart_parts, moved, switch_parts
 from plans.costs.tables import Costs
 from plans.costs.work import forward_flops, role_shape, train_setting
-from plans.dataflow import Role, phases_of, roles_of
+from plans.dataflow import Role, phases_of, roles_of, seconds_of_step
 from plans.layout import ParallelLayout
 from plans.machine import machine_of
 from plans.placement import RolloutSettings, TrainSettings
 from plans.space import FULL
-from plans.timeline import outside_times, step_seconds, step_times
+from plans.timeline import outside_times, step_times
 from plans.times.generation import decode_step_time
 from plans.workload import colocated
 from tests.plans.samples import job, large_job, model, workload
@@ -263,7 +263,7 @@ def test_choices_add_up_to_the_step_of_their_candidate():
     times = step_times(wanted, candidate)
     assert [time.name for time in times] == [phase.name for phase in phases_of(wanted.job)]
     whole = switch.seconds + sum(sum(one.seconds) for one in picks)
-    assert step_seconds(times) == pytest.approx(whole)
+    assert seconds_of_step(wanted.job, times) == pytest.approx(whole)
 
 
 def test_a_floor_is_below_every_choice():

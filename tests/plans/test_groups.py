@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from plans.dataflow import Role
+from plans.dataflow import Role, seconds_of_step
 from plans.hardware import read_hardware
 from plans.load import estimate, make_plan
 from plans.memory import verdict_of
@@ -16,7 +16,7 @@ from plans.runnable import check_rendered
 from plans.search import Asked, search
 from plans.source import PlanError, SpecError
 from plans.space import FULL, GROUPED
-from plans.timeline import step_seconds, step_times
+from plans.timeline import step_times
 from tests.plans.reports.samples import estimated
 from tests.plans.samples import job, model
 from tests.runs import ROOT
@@ -68,7 +68,9 @@ def test_the_search_over_groups_promises_what_the_timeline_says(space):
     best = found(mixed(), space=space)
     for one in (best.best, best.optimum):
         times = step_times(best.workload, one.candidate)
-        assert one.step_seconds == pytest.approx(step_seconds(times), rel=1e-6)
+        assert one.step_seconds == pytest.approx(
+            seconds_of_step(best.workload.job, times), rel=1e-6
+        )
 
 
 def test_actor_and_rollout_on_the_second_group_switch_over_its_links():
@@ -81,7 +83,9 @@ def test_actor_and_rollout_on_the_second_group_switch_over_its_links():
     chosen = mixed(groups=(A10G, A100), algorithm="ppo", roles=roles)
     best = found(chosen)
     times = step_times(best.workload, best.best.candidate)
-    assert best.best.step_seconds == pytest.approx(step_seconds(times), rel=1e-6)
+    assert best.best.step_seconds == pytest.approx(
+        seconds_of_step(best.workload.job, times), rel=1e-6
+    )
 
 
 def test_a_group_of_one_kind_is_planned_as_the_short_form_is():
