@@ -58,12 +58,14 @@ def layouts_of(
 def pool_sizes(workload: Workload, ranks: int) -> list[int]:
     """Ranks that a pool may have on a group of `ranks`, ascending; the whole group is one.
 
-    Up to 16 nodes any number of them; of more a multiple of a sixteenth, a power of two, or
-    what such a pool leaves. A node may be cut into halves, so that pools placed from the largest
-    to the smallest never lie across two nodes.
+    Of a single node any number. Up to 16 nodes any number of them; of more a multiple of a
+    sixteenth, a power of two, or what such a pool leaves. A node may be cut into halves, so that
+    pools placed from the largest to the smallest never lie across two nodes.
     """
     node = min(ranks, workload.ranks_per_node)
     nodes = ranks // node
+    if nodes == 1:
+        return list(range(1, ranks + 1))
     step = -(-nodes // FINEST_SHARE)
     counts = {*range(step, nodes + 1, step), *(1 << power for power in range(nodes.bit_length()))}
     counts |= {nodes - one for one in counts} - {0}
