@@ -99,7 +99,7 @@ def experience_writer(control: Control, run_folder: Path, plan: Plan) -> Experie
 
     With a lag the rollout's ranks are busy with the next batch while the others learn.
     """
-    holders = range(plan.world_size)
+    holders = range(control.size)
     if plan.job.algorithm.lag:
         holders = plan.pool(Role.ACTOR_TRAIN).ranks
     return ExperienceWriter(
