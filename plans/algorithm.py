@@ -13,6 +13,7 @@ from plans.parts import Above, Part, Positive, Rate, Share, Weight
 
 Estimator = Literal["k1", "k2", "k3"]
 Ratio = Literal["token", "sequence", "geometric"]
+OldLogProbs = Literal["recompute", "rollout"]
 Aggregation = Literal["token-mean", "sequence-mean", "sequence-sum"]
 AlgorithmName = Literal[
     "ppo", "grpo", "drgrpo", "rloo", "reinforce++", "remax", "dapo", "gspo", "dpo", "sft"
@@ -82,6 +83,7 @@ SAMPLED: Mapping[str, Any] = {
     "importance_cap": None,
     "overlong": None,
     "lag": 0,
+    "old_log_probs": "recompute",
     "kl": {},
 }
 GROUPED: Mapping[str, Any] = {**SAMPLED, "normalize_by_std": True, "dynamic": None}
@@ -138,7 +140,9 @@ class AlgorithmSpec(Part):
     `clip_high` None is the value of `clip`. `ratio`: of a token, of the whole response, or of
     its geometric mean a token. `importance_cap`: the largest weight that corrects what the
     rollout engine samples from slightly other probabilities (Yao et al. 2025). `lag`: steps
-    by which the sampling policy is behind the one that learns.
+    by which the sampling policy is behind the one that learns. `old_log_probs`: of the policy
+    that sampled, by the training engine (`recompute`), or those the rollout engine gave with its
+    samples (`rollout`).
     """
 
     name: AlgorithmName
@@ -152,6 +156,7 @@ class AlgorithmSpec(Part):
     value_clip: Above | None = None
     entropy_weight: Weight | None = None
     lag: Literal[0, 1] | None = None
+    old_log_probs: OldLogProbs | None = None
     importance_cap: Above | None = None
     kl: KLSpec | None = None
     overlong: OverlongSpec | None = None
@@ -169,7 +174,7 @@ class AlgorithmSpec(Part):
         own = OPTIONS[name]
         if value is None:
             lagged = option == "importance_cap" and info.data["lag"]
-            return LAGGED_CAP if lagged else own.get(option)
+            return LAGGED_CAP if lagged and not _reused(info) else own.get(option)
         if option not in own:
             raise ValueError(f"{name} has no such option{_owners(option)}; leave it out")
         if option == "kl" and isinstance(value, dict):
@@ -183,6 +188,13 @@ class AlgorithmSpec(Part):
     ) -> Aggregation | None:
         if value != "sequence-mean" and info.data.get("ratio") in ("sequence", "geometric"):
             raise ValueError("a ratio of whole responses is averaged by sequence-mean")
+        return value
+
+    @field_validator("importance_cap")
+    @classmethod
+    def _two_policies(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and _reused(info):
+            raise ValueError("with old_log_probs: rollout the weights are all 1; leave it out")
         return value
 
     @field_validator("label_smoothing")
@@ -212,6 +224,11 @@ class AlgorithmSpec(Part):
     def compares(self) -> bool:
         """Whether samples of one prompt are compared with each other."""
         return self.name in COMPARES
+
+
+def _reused(info: ValidationInfo) -> bool:
+    """Whether the rollout's log-probs stand for the old policy's."""
+    return info.data.get("old_log_probs") == "rollout"
 
 
 def _owners(option: str) -> str:

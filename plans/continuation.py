@@ -9,7 +9,7 @@ from plans.plan import Plan
 # Of the job file: where it runs, how long, and what is kept. All else decides what is learned.
 FREE = ("cluster", "roles", "slurm", "steps", "evaluate", "checkpoint", "experience")
 # The same of a part: how a batch is cut into what memory holds.
-FREE_PARTS = {("batch", "micro_samples"), ("reward", "workers")}
+FREE_PARTS = {("batch", "micro_samples"), ("batch", "micro_tokens"), ("reward", "workers")}
 
 
 def changed_learning(begun: Plan, now: Plan) -> list[str]:

@@ -75,11 +75,12 @@ def phases_of(job: JobSpec) -> tuple[Phase, ...]:
     `old_log_prob` is a phase of its own only when the batch is learned from in several
     optimizer steps, or the KL term is part of the reward: with one step the policy that
     samples is the policy that learns, and the ratio of the two is taken inside
-    `update_actor` (Schulman et al. 2017, eq. 6 at theta_old).
+    `update_actor` (Schulman et al. 2017, eq. 6 at theta_old). With the rollout's own
+    log-probs for the old ones there is never such a phase.
     """
     actor, prepare = Role.ACTOR_TRAIN, Stage.PREPARE
     phases = list(_generating(job)) if job.needs_rollout else []
-    if job.needs_rollout and (job.batch.optimizer_steps > 1 or _penalized(job)):
+    if job.needs_rollout and _recomputes(job):
         phases.append(Phase(name="old_log_prob", role=actor, stage=prepare))
     if job.needs_reference:
         phases.append(Phase(name="ref", role=Role.REFERENCE, stage=prepare))
@@ -151,6 +152,13 @@ def _generating(job: JobSpec) -> tuple[Phase, ...]:
         most_passes=most + greedy,
     )
     return (switch, sampled, baseline, rewards) if greedy else (switch, sampled, rewards)
+
+
+def _recomputes(job: JobSpec) -> bool:
+    """Whether the batch goes through the actor once more before anything is learned from it."""
+    if job.algorithm.old_log_probs == "rollout":
+        return False
+    return job.batch.optimizer_steps > 1 or _penalized(job)
 
 
 def _penalized(job: JobSpec) -> bool:

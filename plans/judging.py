@@ -25,6 +25,7 @@ TOLERANCE = 1e-5
 # Settings that a user can fix, and what a placement calls them.
 SETTINGS = {
     "micro_samples": "micro_batch",
+    "micro_tokens": "micro_tokens",
     "recompute": "recompute",
     "optimizer_offload": "optimizer_offload",
     "concurrency": "concurrency",

@@ -44,11 +44,15 @@ class ResourcePool:
 class TrainSettings:
     """How a Megatron engine runs: sequences a micro-batch, and what it trades for memory.
 
+    `micro_tokens`: 0 where a micro-batch is `micro_batch` sequences padded to one length, else
+    the most tokens of one of sequences packed back to back, for which `micro_batch` of the
+    longest have room.
     `first_layers` and `last_layers` are those of the first and last pipeline stage where stages
     are uneven; 0 where all are alike.
     """
 
     micro_batch: int
+    micro_tokens: int = 0
     recompute: Recompute = "none"
     sequence_parallel: bool = False
     distributed_optimizer: bool = True

@@ -20,7 +20,7 @@ from plans.spec import JobSpec
 from plans.spread import ends_of
 from plans.values import frozen
 
-FORMAT = 3
+FORMAT = 4
 
 
 @frozen

@@ -21,8 +21,8 @@ class TrainRoleSpec(PlacedSpec):
     """What the user fixes of a trained or scored role; the planner decides the rest.
 
     Degrees of tensor, pipeline, data, context and expert parallelism; `vpp` pipeline stages
-    of a rank; sequences of a micro-batch; what is computed twice to save memory; whether the
-    optimizer's states are on the host.
+    of a rank; sequences or tokens of a micro-batch; what is computed twice to save memory;
+    whether the optimizer's states are on the host.
     """
 
     tp: Positive | None = None
@@ -32,6 +32,7 @@ class TrainRoleSpec(PlacedSpec):
     ep: Positive | None = None
     vpp: Positive | None = None
     micro_samples: Positive | None = None
+    micro_tokens: Positive | None = None
     recompute: Recompute | None = None
     optimizer_offload: bool | None = None
 

@@ -22,6 +22,8 @@ class BatchSpec(Part):
     """Prompts a step, samples a prompt, and how the batch is learned from.
 
     It is cut into `mini_batches`, one optimizer step each, and gone through `epochs` times.
+    A micro-batch is `micro_samples` sequences padded to the longest, or sequences packed back
+    to back up to `micro_tokens` tokens.
     """
 
     prompts: Positive
@@ -29,6 +31,7 @@ class BatchSpec(Part):
     mini_batches: Positive = 1
     epochs: Positive = 1
     micro_samples: Positive | None = None
+    micro_tokens: Positive | None = None
 
     @property
     def sequences(self) -> int:
@@ -168,6 +171,12 @@ class JobSpec(Part):
         return 2 if self.algorithm.name == "dpo" else 1
 
     @property
+    def micro_parts(self) -> dict[str, Any]:
+        """The parts that may say how sequences are cut into micro-batches, by their key."""
+        roles = {f"roles.{role}": fixed for role, fixed in self.roles.items()}
+        return {"batch": self.batch, **roles}
+
+    @property
     def needs_rollout(self) -> bool:
         return self.algorithm.generates
 
@@ -210,9 +219,25 @@ def _batch_rules(job: JobSpec) -> Iterator[str]:
         yield "batch.samples: sft has one answer a prompt; leave it out"
     if not algorithm.generates and batch.epochs > 1:
         yield f"batch.epochs: of the rows of a step; {name} needs more steps instead"
+    yield from _micro_rules(job)
     overlong = algorithm.overlong
     if overlong and overlong.buffer and overlong.buffer >= job.tokens.response:
         yield "algorithm.overlong.buffer: leaves no room before it; use less than tokens.response"
+
+
+def _micro_rules(job: JobSpec) -> Iterator[str]:
+    """What is wrong with how the batch, or a role's share of it, is cut for the model."""
+    longest = (job.tokens.prompt + job.tokens.response) * job.rows_together
+    for key, part in job.micro_parts.items():
+        tokens = getattr(part, "micro_tokens", None)
+        if tokens and part.micro_samples:
+            yield f"{key}: micro_samples pads and micro_tokens packs; give one of them"
+        if tokens and tokens < longest:
+            yield f"{key}.micro_tokens: less than the longest{_pair(job)}, {longest} tokens"
+
+
+def _pair(job: JobSpec) -> str:
+    return " pair of sequences" if job.rows_together > 1 else " sequence"
 
 
 def _pair_rules(job: JobSpec) -> Iterator[str]:
@@ -224,8 +249,7 @@ def _pair_rules(job: JobSpec) -> Iterator[str]:
         yield "batch.samples: dpo learns from pairs, 2 sequences a prompt; leave it out"
     if batch.prompts % batch.mini_batches:
         yield f"batch.mini_batches: {batch.prompts} pairs do not divide into {batch.mini_batches}"
-    sizes = {f"roles.{role}": fixed for role, fixed in job.roles.items()}
-    for key, part in {"batch": batch, **sizes}.items():
+    for key, part in job.micro_parts.items():
         size = getattr(part, "micro_samples", None)
         if size and size % job.rows_together:
             yield f"{key}.micro_samples: {size} would part a pair; use an even number"

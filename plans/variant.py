@@ -16,10 +16,8 @@ from plans.values import frozen
 
 ACTOR = ("roles", "actor_train")
 SHORT: dict[str, Location] = {
-    **{
-        axis: (*ACTOR, axis)
-        for axis in ("tp", "pp", "dp", "cp", "ep", "vpp", "micro_samples", "recompute")
-    },
+    **{axis: (*ACTOR, axis) for axis in ("tp", "pp", "dp", "cp", "ep", "vpp", "recompute")},
+    **{unit: (*ACTOR, unit) for unit in ("micro_samples", "micro_tokens")},
     "offload": (*ACTOR, "optimizer_offload"),
     "actor": ACTOR,
     "actor_train": ACTOR,

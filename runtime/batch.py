@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -56,11 +56,11 @@ class Sequences:
         return self.lengths - self.prompt_lengths
 
     def with_room(self) -> Sequences:
-        """The same with one column of padding more, so that the last token has an output too."""
+        """The same with a token of padding behind each, so that its last has an output too."""
         return Sequences(
             tokens=torch.nn.functional.pad(self.tokens, (0, 1)),
             prompt_lengths=self.prompt_lengths,
-            lengths=self.lengths,
+            lengths=self.lengths + 1,
         )
 
     def rows(self, start: int, stop: int) -> Sequences:
@@ -71,14 +71,18 @@ class Sequences:
             lengths=self.lengths[start:stop],
         )
 
+    def at(self, rows: Tensor) -> Sequences:
+        """The sequences at some rows ([m] int64), as wide as they are here."""
+        return Sequences(
+            tokens=self.tokens[rows],
+            prompt_lengths=self.prompt_lengths[rows],
+            lengths=self.lengths[rows],
+        )
+
     def select(self, rows: Tensor) -> Sequences:
         """The sequences at some rows ([m] int64), cut to the longest of them."""
-        lengths = self.lengths[rows]
-        return Sequences(
-            tokens=self.tokens[rows, : int(lengths.max())],
-            prompt_lengths=self.prompt_lengths[rows],
-            lengths=lengths,
-        )
+        chosen = self.at(rows)
+        return replace(chosen, tokens=chosen.tokens[:, : int(chosen.lengths.max())])
 
 
 def joined(parts: Iterable[Sequences], pad_token: int) -> Sequences:

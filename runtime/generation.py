@@ -88,7 +88,8 @@ class Generator:
 
         def everyone(local: Tensor) -> Tensor:
             spoken = local if self.speaks else None
-            return share(spoken, rows, (count, *local.shape[1:]), like.to(local.dtype), self.group)
+            shape = (count, *local.shape[1:])
+            return share(spoken, rows.indices, shape, like.to(local.dtype), self.group)
 
         whole_lengths = everyone(lengths).long()
         longest = int(whole_lengths.max())

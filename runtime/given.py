@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from plans.dataflow import Role
@@ -29,11 +30,11 @@ class AnswerObjective:
 
     mask: Tensor
 
-    def __call__(self, whole: Rows, shard: Rows) -> LossFunction:
+    def __call__(self, whole: Rows, shard: Tensor) -> LossFunction:
         tokens = int(self.mask[whole.slice].sum())
 
-        def loss(log_probs: Tensor, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
-            inside = self.mask[shard.slice][rows]
+        def loss(log_probs: Tensor, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            inside = self.mask[shard[rows]]
             weights = algorithms.token_mean_weights(inside, tokens).to(log_probs)
             return weighted(-log_probs, weights), mean_report({"loss": -log_probs}, weights)
 
@@ -48,17 +49,18 @@ class PairObjective:
     reference_log_probs: Tensor
     job: JobSpec
 
-    def __call__(self, whole: Rows, shard: Rows) -> LossFunction:
+    def __call__(self, whole: Rows, shard: Tensor) -> LossFunction:
         algorithm, pairs = self.job.algorithm, len(whole) // 2
         assert algorithm.beta is not None, "an option of dpo"
         beta, smoothing = algorithm.beta, algorithm.label_smoothing or 0.0
 
-        def loss(log_probs: Tensor, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
-            assert rows.start % 2 == 0 == log_probs.shape[0] % 2, "a pair is in one micro-batch"
+        def loss(log_probs: Tensor, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            assert torch.equal(rows[0::2] + 1, rows[1::2]), "a pair is in one micro-batch"
+            assert not (rows[0::2] % 2).any(), "a pair is in one micro-batch"
             losses, margins = algorithms.preference_loss(
                 log_probs,
-                self.reference_log_probs[shard.slice][rows].to(log_probs),
-                self.mask[shard.slice][rows].to(log_probs.device),
+                self.reference_log_probs[shard[rows]].to(log_probs),
+                self.mask[shard[rows]].to(log_probs.device),
                 beta=beta,
                 label_smoothing=smoothing,
             )

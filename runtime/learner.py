@@ -12,6 +12,7 @@ from plans.values import frozen
 from runtime.assembly import Engines
 from runtime.batch import Sequences
 from runtime.objectives import Objective
+from runtime.packing import rounds, shards
 from runtime.sharing import Rows, part, share
 
 
@@ -29,13 +30,14 @@ class Learner:
 
     def score(self, role: Role, sequences: Sequences) -> Tensor:
         """A role's output for a batch, [n, s - 1] (see ScoreEngine), on every rank of the group."""
-        rows, spoken = Rows(0, 0), None
+        shard, spoken = torch.empty(0, dtype=torch.int64), None
         if self.engines.holds(role):
-            rows = self._shard(role, Rows(0, len(sequences)))
-            local = self.engines.scorer(role).score(sequences.rows(rows.start, rows.stop))
+            shard, count = self._shard(role, sequences, Rows(0, len(sequences)))
+            engine = self.engines.scorer(role)
+            local = engine.score(sequences.at(shard), together=self._together, rounds=count)
             spoken = local if self._speaks(role) else None
         shape = (len(sequences), sequences.tokens.shape[1] - 1)
-        return share(spoken, rows, shape, torch.zeros(0, device=self.device), self.group)
+        return share(spoken, shard, shape, torch.zeros(0, device=self.device), self.group)
 
     def update(
         self, role: Role, sequences: Sequences, objective: Objective, step: int
@@ -53,19 +55,40 @@ class Learner:
         for turn in range(job.batch.optimizer_steps):
             index = turn % job.batch.mini_batches
             whole = part(len(sequences), index, job.batch.mini_batches)
-            rows = self._shard(role, whole)
-            shard = sequences.rows(rows.start, rows.stop)
-            for name, value in engine.update(shard, objective(whole, rows)).items():
+            shard, count = self._shard(role, sequences, whole)
+            measured = engine.update(
+                sequences.at(shard),
+                objective(whole, shard),
+                together=self._together,
+                rounds=count,
+            )
+            for name, value in measured.items():
                 totals[name] = totals.get(name, 0.0) + value / job.batch.optimizer_steps
         prefix = "critic" if role is Role.CRITIC else "actor"
         return {f"{prefix}/{name}": value for name, value in totals.items()}
 
-    def _shard(self, role: Role, whole: Rows) -> Rows:
-        """This rank's data-parallel part of some rows, with rows that belong together in one."""
-        layout, together = self.plan.placement(role).layout, self.plan.job.rows_together
-        place = layout.coordinates(self.engines.rank)["dp"]
-        inner = part(len(whole) // together, place, layout.dp)
-        return Rows(whole.start + inner.start * together, whole.start + inner.stop * together)
+    @property
+    def _together(self) -> int:
+        return self.plan.job.rows_together
+
+    def _shard(self, role: Role, sequences: Sequences, whole: Rows) -> tuple[Tensor, int]:
+        """This rank's data-parallel part of some rows, and how many micro-batches it is cut into.
+
+        Rows that belong together are in one shard. Packed, shards have equal tokens, and all
+        of them as many micro-batches; padded, they have equal rows.
+        """
+        placement = self.plan.placement(role)
+        replicas, place = placement.layout.dp, placement.layout.coordinates(self.engines.rank)["dp"]
+        assert placement.train is not None, "what scores or learns has training settings"
+        budget = placement.train.micro_tokens
+        if not budget:
+            inner = part(len(whole) // self._together, place, replicas)
+            first, last = (edge * self._together for edge in (inner.start, inner.stop))
+            return torch.arange(whole.start + first, whole.start + last), 1
+        lengths = (sequences.lengths[whole.slice] - 1).tolist()
+        shares = shards(lengths, replicas, self._together)
+        mine = whole.start + torch.tensor(shares[place], dtype=torch.int64)
+        return mine, rounds(lengths, shares, budget, self._together)
 
     def _speaks(self, role: Role) -> bool:
         """Whether this rank hands on its shard's scores: the last stage's first tensor rank."""

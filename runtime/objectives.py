@@ -14,8 +14,8 @@ from runtime.batch import Experience
 from runtime.engines import LossFunction
 from runtime.sharing import Rows
 
-# (rows of the whole optimizer batch, rows of this rank's shard) -> loss
-Objective = Callable[[Rows, Rows], LossFunction]
+# (rows of the whole optimizer batch, [k] int64 rows of this rank's shard) -> loss
+Objective = Callable[[Rows, Tensor], LossFunction]
 
 
 @frozen
@@ -29,12 +29,12 @@ class ActorObjective:
     experience: Experience
     job: JobSpec
 
-    def __call__(self, whole: Rows, shard: Rows) -> LossFunction:
+    def __call__(self, whole: Rows, shard: Tensor) -> LossFunction:
         mask = self.experience.sequences.response_mask
         tokens = int(mask[whole.slice].sum())
 
-        def loss(log_probs: Tensor, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
-            inside = mask[shard.slice][rows]
+        def loss(log_probs: Tensor, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            inside = mask[shard[rows]]
             weights = self._weights(inside, tokens, len(whole)).to(log_probs)
             each = algorithms.token_mean_weights(inside, tokens).to(log_probs)
             surrogate, report = self._surrogate(log_probs, inside.to(log_probs.device), shard, rows)
@@ -64,7 +64,7 @@ class ActorObjective:
         return terms
 
     def _surrogate(
-        self, log_probs: Tensor, mask: Tensor, shard: Rows, rows: slice
+        self, log_probs: Tensor, mask: Tensor, shard: Tensor, rows: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The policy loss and what is reported beside it, per token."""
         algorithm, experience = self.job.algorithm, self.experience
@@ -79,10 +79,11 @@ class ActorObjective:
             clip=algorithm.clip,
             clip_high=algorithm.clip_high or algorithm.clip,
         )
+        trained = detached if algorithm.old_log_probs == "rollout" else old
         report = {
             "clip_frac": clipped.to(log_probs.dtype),
             "entropy": algorithms.entropy_estimate(detached),
-            "rollout_gap": (old - sampled).abs(),
+            "rollout_gap": (trained - sampled).abs(),
         }
         if algorithm.importance_cap:
             report["importance"] = algorithms.importance_weights(
@@ -102,14 +103,14 @@ class CriticObjective:
     experience: Experience
     job: JobSpec
 
-    def __call__(self, whole: Rows, shard: Rows) -> LossFunction:
+    def __call__(self, whole: Rows, shard: Tensor) -> LossFunction:
         experience, clip = self.experience, self.job.algorithm.value_clip
         assert clip is not None, "an option of ppo"
         mask = experience.sequences.response_mask
         tokens = int(mask[whole.slice].sum())
 
-        def loss(values: Tensor, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
-            weights = algorithms.token_mean_weights(mask[shard.slice][rows], tokens).to(values)
+        def loss(values: Tensor, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            weights = algorithms.token_mean_weights(mask[shard[rows]], tokens).to(values)
             old = _piece(experience.values, shard, rows, values)
             returns = _piece(experience.returns, shard, rows, values)
             per_token, clipped = algorithms.value_loss(values, old, returns, clip=clip)
@@ -129,6 +130,6 @@ def mean_report(report: dict[str, Tensor], weights: Tensor) -> dict[str, Tensor]
     return {name: weighted(value.detach(), weights) for name, value in report.items()}
 
 
-def _piece(values: Tensor | None, shard: Rows, rows: slice, otherwise: Tensor) -> Tensor:
+def _piece(values: Tensor | None, shard: Tensor, rows: Tensor, otherwise: Tensor) -> Tensor:
     """A micro-batch of a whole-batch tensor, like `otherwise`, which stands in for None."""
-    return otherwise if values is None else values[shard.slice][rows].to(otherwise)
+    return otherwise if values is None else values[shard[rows]].to(otherwise)

@@ -23,6 +23,11 @@ class Rows:
     def slice(self) -> slice:
         return slice(self.start, self.stop)
 
+    @property
+    def indices(self) -> Tensor:
+        """[n] int64."""
+        return torch.arange(self.start, self.stop)
+
 
 def part(count: int, index: int, parts: int) -> Rows:
     """The rows of shard `index` of `parts`; their sizes differ by one at most."""
@@ -31,20 +36,21 @@ def part(count: int, index: int, parts: int) -> Rows:
 
 def share(
     local: Tensor | None,
-    rows: Rows,
+    rows: Tensor,
     shape: tuple[int, ...],
     like: Tensor,
     group: dist.ProcessGroup | None = None,
 ) -> Tensor:
     """The whole [rows, ...] tensor on every rank of the group, on the host.
 
-    Each row is given by exactly one rank (`local` is None on the others). A sum of one value
-    and zeros is exact in every number format, so nothing is rounded. `like` tells the number
-    format, and the device that the collective wants its tensors on.
+    `rows` [m] int64 are those of `local`. Each row is given by exactly one rank (`local` is None
+    on the others). A sum of one value and zeros is exact in every number format, so nothing is
+    rounded. `like` tells the number format, and the device that the collective wants its
+    tensors on.
     """
     whole = torch.zeros(shape, dtype=like.dtype, device=like.device)
     if local is not None:
-        whole[rows.slice] = local.to(like.device, like.dtype)
+        whole[rows.to(like.device)] = local.to(like.device, like.dtype)
     if dist.get_world_size(group) > 1:
         dist.all_reduce(whole, group=group)
     return whole.cpu()

@@ -37,5 +37,5 @@ def warm_up(
             prompts, step=step, count=spec.batch, seed=plan.job.seed, stream="supervised"
         )
         sequences = answer_sequences(chosen, tokenizer)
-        objective = AnswerObjective(sequences.response_mask)(Rows(0, spec.batch), rows)
+        objective = AnswerObjective(sequences.response_mask)(Rows(0, spec.batch), rows.indices)
         yield step + 1, actor.update(sequences.rows(rows.start, rows.stop), objective)

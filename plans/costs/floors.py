@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from plans.costs.host import ADVANTAGE_SECONDS
-from plans.costs.work import BACKWARD_PASSES, GENERATES, LEARNS, work_of, working_role
+from plans.costs.work import (
+    BACKWARD_PASSES,
+    GENERATES,
+    LEARNS,
+    model_tokens,
+    packs,
+    work_of,
+    working_role,
+)
 from plans.dataflow import Phase
 from plans.times.generation import ReplicaSetting, cache_bytes_per_token, weight_bytes
 from plans.times.lengths import Lengths
@@ -32,8 +40,9 @@ def _computing(workload: Workload, shape: Shape, phase: Phase, ranks: int) -> fl
     matrices = passes * 2.0 * shape.active_parameters / rates.gemm_share
     width = shape.layers * (shape.query_width + shape.value_width)
     visible = 0.5 if shape.window else 1.0
+    length = model_tokens(workload, packs(workload, phase.role))
     again = 1 + min(2.0, rates.attention_backward) * learns
-    scores = again * visible * width * workload.sequence_tokens / rates.attention_share
+    scores = again * visible * width * length / rates.attention_share
     steps = machine.step_rates
     factor = steps.update_factor if learns else steps.forward_factor
     return tokens * (matrices + scores) / peak * factor * rates.slowdown

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import product
 
 from plans.costs.resident import TRAINED, concurrency_bytes
+from plans.costs.work import packs
 from plans.dataflow import Role
 from plans.layout import ParallelLayout
 from plans.legality import uneven_stages
@@ -38,9 +39,11 @@ def train_settings(
         moved = (fixed.optimizer_offload,)
     model = workload.of(role).model
     first, last = uneven_stages(model.layer_count, layout.pp) or (0, 0)
-    for recompute, offload, size in product(again, moved, _micro_batches(workload, role, layout)):
+    sizes = _micro_batches(workload, role, layout)
+    for recompute, offload, (size, tokens) in product(again, moved, sizes):
         yield TrainSettings(
             micro_batch=size,
+            micro_tokens=tokens,
             recompute=recompute,
             sequence_parallel=layout.tp > 1 and flash,
             optimizer_offload=offload,
@@ -88,11 +91,19 @@ def _sleeps(workload: Workload, space: Space) -> tuple[bool, ...]:
     return (False, True) if able else (False,)
 
 
-def _micro_batches(workload: Workload, role: Role, layout: ParallelLayout) -> list[int]:
-    fixed = getattr(workload.job.roles, role).micro_samples or workload.job.batch.micro_samples
-    together = workload.job.rows_together
+def _micro_batches(workload: Workload, role: Role, layout: ParallelLayout) -> list[tuple[int, int]]:
+    """(sequences, the tokens they are packed to or 0) of a micro-batch.
+
+    The memory is planned for the longest sequences, of which a budget of tokens holds as many
+    as fit into it, begun ones included.
+    """
+    longest, together = workload.sequence_tokens, workload.job.rows_together
     shard = max(together, workload.mini_batch // layout.dp)
-    if fixed:
-        return [min(fixed, shard)]
-    sizes = [together << shift for shift in range((shard // together).bit_length())]
-    return sorted({*sizes, shard})
+    for part in (getattr(workload.job.roles, role), workload.job.batch):
+        if part.micro_tokens:
+            return [(min(shard, -(-part.micro_tokens // longest)), part.micro_tokens)]
+        if part.micro_samples:
+            return [(min(part.micro_samples, shard), 0)]
+    sizes = {together << shift for shift in range((shard // together).bit_length())} | {shard}
+    packed = packs(workload, role)
+    return [(size, size * longest if packed else 0) for size in sorted(sizes)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 
 from plans.bytes.execution import Execution
 from plans.bytes.shape import shape_of
@@ -53,32 +54,58 @@ def forward_flops(shape: Shape, sequence: float) -> float:
     return 2.0 * shape.active_parameters + shape.layers * attention
 
 
+def packs(workload: Workload, role: Role) -> bool:
+    """Whether a role's micro-batches are packed: as the job says, else on CPUs.
+
+    A GPU has its attention launched once a sequence, which is not measured there.
+    """
+    for part in (getattr(workload.job.roles, role), workload.job.batch):
+        if part.micro_samples or part.micro_tokens:
+            return bool(part.micro_tokens)
+    return workload.hardware.platform == "cpu"
+
+
+def model_tokens(workload: Workload, packed: bool) -> float:
+    """Tokens of a sequence that go through a model: all there are at most, packed the mean."""
+    if packed:
+        return workload.mean_prompt + workload.mean_response
+    return float(workload.sequence_tokens)
+
+
 def work_of(workload: Workload, phase: Phase) -> tuple[float, float]:
     """Tokens a phase works on and FLOPs of the model for them; a backward pass is two forward."""
     sequences = workload.job.batch.sequences * phase.passes
-    each = forward_flops(role_shape(workload, phase.role), workload.sequence_tokens)
+    shape = role_shape(workload, phase.role)
     if phase.name in GENERATES:
         tokens = sequences * workload.mean_response
-        return tokens, tokens * each
+        return tokens, tokens * forward_flops(shape, workload.sequence_tokens)
     if working_role(workload, phase.name) is None:
         return 0.0, 0.0
-    tokens = sequences * workload.sequence_tokens
+    length = model_tokens(workload, packs(workload, phase.role))
+    tokens, each = sequences * length, forward_flops(shape, length)
     return tokens, tokens * each * (1 + BACKWARD_PASSES * (phase.name in LEARNS))
 
 
 def train_setting(
     workload: Workload, layout: ParallelLayout, settings: TrainSettings, sequences: int
 ) -> TrainSetting:
-    """One pass over `sequences` sequences, of the longest prompt and response each.
+    """One pass over `sequences` sequences, as the engines here cut them.
 
-    Shorter ones are padded to that, as the engines here do.
+    Padded, each is as long as the longest prompt and response. Packed, each has its own
+    length, which is the mean here, and micro-batches are alike.
     """
     shard = max(1, sequences // layout.dp)
     micro_batch = min(shard, settings.micro_batch)
+    length = model_tokens(workload, bool(settings.micro_tokens))
+    count, tokens = -(-shard // micro_batch), 0.0
+    if settings.micro_tokens:
+        count = ceil(shard * length / settings.micro_tokens)
+        tokens = shard * length / count
     return TrainSetting(
-        sequence=workload.sequence_tokens,
+        sequence=round(length),
         micro_batch=micro_batch,
-        micro_batches=-(-shard // micro_batch),
+        micro_batches=count,
+        packed_tokens=tokens,
         dp=layout.dp,
         tp=layout.tp,
         pp=layout.pp,

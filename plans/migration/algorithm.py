@@ -50,6 +50,8 @@ def algorithm_of(work: Reader) -> dict[str, Any]:
         del found["aggregation"]
     if kl := _kl(work):
         found["kl"] = kl
+    if work.config.get(f"{ACTOR}.use_rollout_log_probs", False):
+        found["old_log_probs"] = "rollout"
     return found
 
 

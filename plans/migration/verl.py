@@ -39,17 +39,18 @@ def imported(
     verl's tensor and pipeline degrees are fixed instead of being planned.
     """
     work = Reader(config)
+    tokens = {
+        "prompt": work.number("data.max_prompt_length", 512),
+        "response": work.number("data.max_response_length", 512),
+    }
     job: dict[str, Any] = {
         "name": _name(work),
         "model": work.text("actor_rollout_ref.model.path", "MODEL"),
         "algorithm": algorithm_of(work),
         "data": _data(work),
         "reward": _reward(work),
-        "batch": _batch(work),
-        "tokens": {
-            "prompt": work.number("data.max_prompt_length", 512),
-            "response": work.number("data.max_response_length", 512),
-        },
+        "batch": {**_batch(work), **_micro_batches(work, sum(tokens.values()))},
+        "tokens": tokens,
         "steps": _steps(work, rows),
         "optimizer": _optimizer(work, f"{ACTOR}.optim", 1e-6),
         **_books(work),
@@ -128,6 +129,17 @@ def _batch(work: Reader) -> dict[str, Any]:
     if (epochs := work.number(f"{ACTOR}.ppo_epochs", 1)) > 1:
         found["epochs"] = epochs
     return found
+
+
+def _micro_batches(work: Reader, longest: int) -> dict[str, Any]:
+    """verl's dynamic batch size is a budget of tokens, too; a fixed number is left to the plan."""
+    if not work.config.get(f"{ACTOR}.use_dynamic_bsz", False):
+        return {}
+    key = f"{ACTOR}.ppo_max_token_len_per_gpu"
+    tokens = work.number(key, 16384)
+    if tokens < longest:
+        work.note(key, f"less than the longest sequence; now {longest}")
+    return {"micro_tokens": max(tokens, longest)}
 
 
 def _steps(work: Reader, rows: int | None) -> int:

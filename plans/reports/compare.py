@@ -19,6 +19,7 @@ Named = tuple[str, Estimate]
 # Settings of the engines that get a row.
 SETTINGS = {
     "micro_batch": "  micro-batch",
+    "micro_tokens": "  packed tokens",
     "recompute": "  recompute",
     "optimizer_offload": "  optimizer offload",
     "concurrency": "  concurrency",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from plans.dataflow import Role
 from plans.estimate import Estimate, Interval, MemoryEstimate, PhaseEstimate
-from plans.placement import Placement
+from plans.placement import Placement, TrainSettings
 from plans.plan import Plan
 from plans.reports.words import number, plural
 from plans.units import GIB, MIB, bytes_text, count_text
@@ -113,7 +113,14 @@ def settings_text(one: Placement) -> str:
     if one.train is None:
         return ""
     offload = ", optimizer on the host" * one.train.optimizer_offload
-    return f"micro-batch {one.train.micro_batch}, recompute {one.train.recompute}{offload}"
+    return f"{micro_text(one.train)}, recompute {one.train.recompute}{offload}"
+
+
+def micro_text(train: TrainSettings) -> str:
+    """'micro-batch 4', in sequences, or 'packed to 4352 tokens'."""
+    if train.micro_tokens:
+        return f"packed to {train.micro_tokens} tokens"
+    return f"micro-batch {train.micro_batch}"
 
 
 def limits_text(phase: PhaseEstimate) -> str:

@@ -28,7 +28,8 @@ class TrainSetting:
     log-probabilities and entropy are computed beside the logits in chunks; old_attention: a fused
     kernel made for the generation before the device; published: the step ends with writing its
     weights out; even_stages: every stage has as many layers, the last one the head as well;
-    bubble: share of the 1F1B bubble that the schedule leaves.
+    bubble: share of the 1F1B bubble that the schedule leaves; packed_tokens: of a micro-batch of
+    sequences back to back, `sequence` tokens each in the mean; 0 where they are padded.
     """
 
     sequence: int
@@ -56,10 +57,13 @@ class TrainSetting:
     published: bool = False
     even_stages: bool = False
     bubble: float = 1.0
+    packed_tokens: float = 0.0
 
     @property
-    def tokens(self) -> int:
+    def tokens(self) -> float:
         """Tokens of a micro-batch on one context-parallel rank."""
+        if self.packed_tokens:
+            return self.packed_tokens / self.cp
         return self.micro_batch * self.sequence // self.cp
 
     @property

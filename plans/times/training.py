@@ -74,7 +74,8 @@ def forward_time(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) ->
 def pass_key(shape: Shape, at: TrainSetting) -> tuple[object, ...]:
     """What the times of a layer and of the head depend on: not on replicas, stages or rounds."""
     return (
-        *(shape, at.micro_batch, at.sequence, at.tp, at.cp, at.ep, at.domain, at.precision),
+        *(shape, at.micro_batch, at.packed_tokens, at.sequence, at.precision),
+        *(at.tp, at.cp, at.ep, at.domain),
         *(at.recompute, at.sequence_parallel, at.fused_attention, at.adapter, at.drop_tokens),
         *(at.block_scaled, at.policy_loss, at.old_attention),
     )

@@ -11,9 +11,9 @@ if TYPE_CHECKING:  # the null engines live in this folder and start without torc
 
     from runtime.batch import Completion, Request, Sequences
 
-# (output of the model for a micro-batch [m, s - 1], row indices of the micro-batch in the shard)
+# (output of the model for a micro-batch [m, s - 1], [m] int64 rows of the shard in it)
 # -> (loss to differentiate, named sums to report). Sums are added over micro-batches and ranks.
-LossFunction: TypeAlias = "Callable[[Tensor, slice], tuple[Tensor, dict[str, Tensor]]]"
+LossFunction: TypeAlias = "Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]"
 
 
 # Full weights hold the one row of a critic's or a reward model's head under this name.
@@ -23,9 +23,11 @@ VALUE_HEAD = "value_head.weight"
 class ScoreEngine(Protocol):
     """A model that scores sequences without learning: the reference policy."""
 
-    def score(self, shard: Sequences) -> Tensor | None:
+    def score(self, shard: Sequences, *, together: int = 1, rounds: int = 1) -> Tensor | None:
         """Per-token output [n, s - 1] float32 of this rank's data-parallel shard, on the host.
 
+        `together` consecutive rows stay in one micro-batch, of which there are `rounds` at
+        least where sequences are packed.
         Log-probs of token i + 1 at position i for a policy, the value at position i for a
         critic. None on ranks that do not hold the last pipeline stage.
         """
@@ -43,11 +45,14 @@ class TrainEngine(ScoreEngine, Protocol):
         """This rank's shards, by Megatron parameter name; storage is stable for the whole run."""
         ...
 
-    def update(self, shard: Sequences, loss: LossFunction) -> dict[str, float]:
+    def update(
+        self, shard: Sequences, loss: LossFunction, *, together: int = 1, rounds: int = 1
+    ) -> dict[str, float]:
         """One optimizer step over this rank's shard; the same metrics on every rank.
 
         The gradient is that of the plain sum of `loss` over all micro-batches and all
-        data-parallel ranks, clipped by global norm. Returns the reported sums and 'grad_norm'.
+        data-parallel ranks, clipped by global norm. Returns the reported sums, 'grad_norm'
+        and 'padding_share'.
         """
         ...
 

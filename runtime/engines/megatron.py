@@ -16,30 +16,14 @@ from plans.model import ModelSpec
 from plans.placement import TrainSettings
 from plans.source import PlanError
 from plans.spec import OptimizerSpec
-from plans.values import frozen
 from runtime.batch import Sequences
 from runtime.engines import LossFunction, megatron_start
+from runtime.engines.megatron_micro import Cutter, MicroBatch, with_padding_share, work_of
 
 if TYPE_CHECKING:
     from runtime.engines.megatron_groups import MegatronGroups
 
 Kind = Literal["policy", "values"]
-
-
-@frozen
-class MicroBatch:
-    """One piece of a shard on the device: inputs and targets [m, length], and the rows it holds.
-
-    The last piece of a shard may have fewer rows than m; the rest is padding.
-    """
-
-    inputs: Tensor
-    targets: Tensor
-    rows: slice
-
-    @property
-    def row_count(self) -> int:
-        return int(self.rows.stop - self.rows.start)
 
 
 def megatron_groups(layout: ParallelLayout, first_rank: int = 0) -> MegatronGroups:
@@ -56,6 +40,15 @@ def megatron_groups(layout: ParallelLayout, first_rank: int = 0) -> MegatronGrou
     from runtime.engines import megatron_groups as module
 
     return module.megatron_groups(layout, first_rank)
+
+
+def output_of(network: Any, micro: MicroBatch) -> Tensor:
+    """What a network makes of a micro-batch: logits or values, before the last stage neither."""
+    from runtime.engines.megatron_layers import segments_of
+
+    packed = segments_of(micro.segments)
+    output: Tensor = network(micro.inputs, micro.positions, None, packed_seq_params=packed)
+    return output
 
 
 class MegatronScorer:
@@ -123,34 +116,34 @@ class MegatronScorer:
         return whole_tensors(self.model, self.groups, self.kind == "values", self.parameters())
 
     @torch.no_grad()
-    def score(self, shard: Sequences) -> Tensor | None:
-        micro_batches = self.micro_batches(shard)
+    def score(self, shard: Sequences, *, together: int = 1, rounds: int = 1) -> Tensor | None:
+        width = shard.tokens.shape[1] - 1
+        pieces = self.micro_batches(shard, together, rounds)
 
         def collect(micro: MicroBatch, output: Tensor, *, non_loss_data: bool) -> Tensor:
             assert non_loss_data
-            return self.per_token(micro, output)[0][: micro.row_count]
+            return micro.by_row(self.per_token(micro, output)[0], width).float().cpu()
 
-        outputs = self._run(micro_batches, collect, forward_only=True)
+        outputs = self._run(pieces, collect, forward_only=True)
         if not self.groups.last_stage:
             return None
-        return torch.cat(outputs)[:, : shard.tokens.shape[1] - 1].float().cpu()
+        scores = torch.zeros(len(shard), width)
+        for micro, output in zip(pieces, outputs, strict=True):
+            scores[micro.rows] = output
+        return scores
 
-    def micro_batches(self, shard: Sequences) -> list[MicroBatch]:
-        """The shard cut into equal pieces; rows and columns are padded where sizes must divide."""
-        size = self.settings.micro_batch
-        tokens = shard.tokens
-        rows, columns = -len(shard) % size, 0
-        if self.network.config.sequence_parallel:
-            columns = -(tokens.shape[1] - 1) % self.groups.layout.tp
-        padded = torch.nn.functional.pad(tokens, (0, columns, 0, rows)).to(self._device)
-        return [
-            MicroBatch(
-                inputs=padded[start : start + size, :-1].contiguous(),
-                targets=padded[start : start + size, 1:].contiguous(),
-                rows=slice(start, min(start + size, len(shard))),
-            )
-            for start in range(0, len(shard), size)
-        ]
+    def micro_batches(
+        self, shard: Sequences, together: int = 1, rounds: int = 1
+    ) -> list[MicroBatch]:
+        """The shard cut as the settings say; lengths are padded where they must divide."""
+        config, layout = self.network.config, self.groups.layout
+        cutter = Cutter(
+            settings=self.settings,
+            device=self._device,
+            multiple=layout.tp if config.sequence_parallel else 1,
+            alike=layout.pp > 1,
+        )
+        return cutter.cut(shard, together, rounds)
 
     @property
     def _device(self) -> torch.device:
@@ -168,11 +161,10 @@ class MegatronScorer:
         from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
 
         first = micro_batches[0].inputs
-        positions = torch.arange(first.shape[1], device=first.device).expand_as(first)
 
         def step(pieces: Iterator[MicroBatch], network: Any) -> tuple[Tensor, Callable[..., Any]]:
             micro = next(pieces)
-            return network(micro.inputs, positions, None), partial(on_output, micro)
+            return output_of(network, micro), partial(on_output, micro)
 
         collection, layout = self.groups.collection, self.groups.layout
         schedule = get_forward_backward_func(layout.pp, None)
@@ -224,7 +216,9 @@ class MegatronEngine(MegatronScorer):
         # with bf16 the optimizer steps from float32 copies
         self.optimizer.reload_model_params()
 
-    def update(self, shard: Sequences, loss: LossFunction) -> dict[str, float]:
+    def update(
+        self, shard: Sequences, loss: LossFunction, *, together: int = 1, rounds: int = 1
+    ) -> dict[str, float]:
         self.runner.zero_grad_buffer()
         self.optimizer.zero_grad()
         mask = shard.response_mask
@@ -234,18 +228,20 @@ class MegatronEngine(MegatronScorer):
             micro: MicroBatch, output: Tensor
         ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
             per_token, entropy = self.per_token(micro, output)
-            value, sums = loss(per_token[: micro.row_count, :width], micro.rows)
+            value, sums = loss(micro.by_row(per_token, width), micro.rows)
             reported = {name: one.detach().double() for name, one in sums.items()}
             if self.entropy and entropy is not None:
                 here = mask[micro.rows].to(entropy.device)
-                reported["entropy"] = entropy[: micro.row_count, :width][here].double().sum()
+                reported["entropy"] = micro.by_row(entropy, width)[here].double().sum()
+            reported |= work_of(micro, value)
             # zero tokens: Megatron then divides the gradient by nothing
             return value, torch.zeros((), dtype=torch.int, device=value.device), reported
 
-        reports = self._run(self.micro_batches(shard), on_output, forward_only=False)
+        pieces = self.micro_batches(shard, together, rounds)
+        reports = self._run(pieces, on_output, forward_only=False)
         succeeded, norm, _ = self.optimizer.step()
         assert succeeded, "only a loss scaler can refuse a step, and there is none"
-        return {**self._reduced(reports), "grad_norm": float(norm)}
+        return {**with_padding_share(self._reduced(reports)), "grad_norm": float(norm)}
 
     def _reduced(self, reports: list[dict[str, Tensor]]) -> dict[str, float]:
         """Sums over micro-batches and replicas, then handed to the stages before the last."""

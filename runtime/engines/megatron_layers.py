@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from megatron.core.extensions.transformer_engine import HAVE_TE, TENorm
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
+from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from megatron.core.tensor_parallel.mappings import (
@@ -53,18 +55,47 @@ class RMSNorm(torch.nn.RMSNorm):
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
 
 
+def segments_of(lengths: Sequence[int]) -> PackedSeqParams | None:
+    """Sequences that stand back to back in one row, as Megatron hands them to its layers.
+
+    Not its format 'thd', which leaves positions and attention to Transformer Engine's kernels:
+    here positions are given with the tokens and `CausalAttention` reads the lengths.
+    """
+    if not lengths:
+        return None
+    ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    longest = max(lengths)
+    return PackedSeqParams(
+        qkv_format="sbhd", cu_seqlens_q=ends, max_seqlen_q=longest, max_seqlen_kv=longest
+    )
+
+
 class CausalAttention(torch.nn.Module):
     """Attention of [s, b, heads, size] queries to [s, b, kv heads, size] keys, by torch's kernels.
 
-    No mask is stored: sequences are padded on the right, so causality hides the padding.
+    No mask is stored: sequences are padded on the right, so causality hides the padding. Packed
+    sequences are attended to one by one, so none sees another and no pair is computed in vain.
     """
 
     def __init__(self, **_: object) -> None:
         super().__init__()
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *_: object,
+        packed_seq_params: PackedSeqParams | None = None,
+        **__: object,
     ) -> Tensor:
+        if packed_seq_params is None:
+            return self._attended(query, key, value)
+        lengths = packed_seq_params.cu_seqlens_q.diff().tolist()
+        pieces = zip(*(torch.split(one, lengths) for one in (query, key, value)), strict=True)
+        return torch.cat([self._attended(*piece) for piece in pieces])
+
+    def _attended(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         query, key, value = (one.permute(1, 2, 0, 3) for one in (query, key, value))
         grouped = query.shape[1] != key.shape[1]
         output = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=grouped)

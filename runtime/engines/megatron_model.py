@@ -22,7 +22,14 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class CausalModel(GPTModel):  # type: ignore[misc]
-    """GPTModel without a call into Megatron's global parallel state."""
+    """GPTModel without a call into Megatron's global parallel state; positions may restart."""
+
+    def _preprocess(self, input_ids: Any, position_ids: Any, *given: Any, **named: Any) -> Any:
+        """Of packed sequences each token is turned by its own position, given with it."""
+        inputs, rotary, *rest = super()._preprocess(input_ids, position_ids, *given, **named)
+        if named.get("packed_seq_params") is not None:
+            rotary = rotary[position_ids[0]]
+        return inputs, rotary, *rest
 
     def tie_embeddings_and_output_weights_state_dict(
         self,

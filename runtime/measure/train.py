@@ -14,7 +14,7 @@ from plans.plan import Plan
 from runtime.assembly import initial_weights
 from runtime.batch import Sequences
 from runtime.context import RankContext
-from runtime.engines.megatron import MegatronEngine, megatron_groups
+from runtime.engines.megatron import MegatronEngine, megatron_groups, output_of
 from runtime.measure.clock import timed
 from runtime.measure.machine import provenance
 
@@ -70,7 +70,7 @@ def made_up(plan: Plan, count: int) -> Sequences:
     )
 
 
-def mean_loss(log_probs: Tensor, _: slice) -> tuple[Tensor, dict[str, Tensor]]:
+def mean_loss(log_probs: Tensor, _: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     loss = -log_probs.mean()
     return loss, {"loss": loss}
 
@@ -80,8 +80,7 @@ def bare_update(engine: MegatronEngine, shard: Sequences) -> None:
     engine.runner.zero_grad_buffer()
     engine.optimizer.zero_grad()
     for micro in engine.micro_batches(shard):
-        positions = torch.arange(micro.inputs.shape[1], device=micro.inputs.device)
-        output = engine.runner(micro.inputs, positions.expand_as(micro.inputs), None)
+        output = output_of(engine.runner, micro)
         loss, _ = mean_loss(engine.per_token(micro, output)[0], micro.rows)
         loss.backward()  # type: ignore[no-untyped-call]
     finalize = engine.network.config.finalize_model_grads_func

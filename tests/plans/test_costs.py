@@ -285,3 +285,47 @@ def test_sizes_are_those_with_a_choice():
     full = Costs(wanted, FULL)
     assert set(full.sizes(ACTOR)) >= {1, 2, 4, 8, 16, 32}
     assert full.count(ACTOR, 8) >= len(full.choices(ACTOR, 8)) > 0
+
+
+SHORT = {"prompt": 128, "response": 896, "mean_prompt": 64, "mean_response": 192}
+PADDED, PACKED = {"micro_samples": 4}, {"micro_tokens": 4096}
+
+
+@pytest.mark.parametrize("phase", ["ref", "update_actor"])
+def test_packing_saves_the_share_of_padding_where_responses_are_short(phase):
+    """A quarter of the tokens is left; attention, quadratic in the length, falls by more."""
+    seconds = {}
+    for name, sizes in (("padded", PADDED), ("packed", PACKED)):
+        batch = {"prompts": 64, "samples": 8, **sizes}
+        kl = {"name": "grpo", "kl": {"weight": 0.1}}
+        wanted = workload(large_job(batch=batch, tokens=SHORT, algorithm=kl), "7b")
+        (best, *_) = Costs(wanted).choices_in(ACTOR, ParallelLayout(tp=4, dp=8))
+        placed = colocated(
+            wanted,
+            best.layout,
+            best.train,
+            ParallelLayout(tp=4, dp=8),
+            RolloutSettings(concurrency=64, kv_cache_bytes=1 << 30, max_tokens=1024),
+        )
+        seconds[name] = next(one for one in step_times(wanted, placed) if one.name == phase)
+    ratio = seconds["packed"].seconds / seconds["padded"].seconds
+    assert 0.2 < ratio < 0.35
+    assert seconds["packed"].tokens == seconds["padded"].tokens / 4
+
+
+def test_memory_is_planned_for_the_longest_sequences_packed_or_not():
+    chosen = [
+        Costs(
+            workload(large_job(batch={"prompts": 64, "samples": 8, **sizes}, tokens=tokens), "7b")
+        ).choices_in(ACTOR, ParallelLayout(tp=4, dp=8))[0]
+        for sizes in (PADDED, PACKED)
+        for tokens in (SHORT, {"prompt": 128, "response": 896})
+    ]
+    assert len({(one.resident, one.transient) for one in chosen}) == 1
+
+
+def test_the_planner_packs_on_cpus_alone_unless_told():
+    for cluster, packed in (("cpu", True), ("h100-sxm", False)):
+        wanted = workload(job(cluster={"hardware": cluster, "nodes": 1}))
+        settings = [one.train for one in Costs(wanted).choices(ACTOR, wanted.world_size)]
+        assert {bool(one.micro_tokens) for one in settings} == {packed}

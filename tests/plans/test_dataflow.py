@@ -98,6 +98,16 @@ def test_dapo_is_planned_with_its_expected_passes_and_bounded_by_its_most():
     assert (sampled.passes, sampled.most_passes) == (1.5, 2.0)
 
 
+def test_the_rollouts_own_log_probs_save_a_pass_in_every_case():
+    for change in ({"batch": {"prompts": 16, "samples": 4, "mini_batches": 2}}, {}):
+        kl = {"weight": 0.1, "place": "reward"}
+        ways = [
+            {"name": "grpo", "kl": kl, "old_log_probs": way} for way in ("recompute", "rollout")
+        ]
+        first, second = (names(job(algorithm=one, **change)) for one in ways)
+        assert set(first) - set(second) == {"old_log_prob"}
+
+
 def test_epochs_are_passes_of_the_updates_and_need_the_old_log_probs():
     chosen = job(algorithm="ppo", batch={"prompts": 16, "samples": 1, "epochs": 3})
     assert phase(chosen, "update_actor").passes == 3

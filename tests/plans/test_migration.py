@@ -222,3 +222,19 @@ def test_references_that_go_round_are_refused(tmp_path):
     config["data"]["val_batch_size"] = "${data.train_batch_size}"
     with pytest.raises(SpecError, match="go round in a circle"):
         result(tmp_path, config)
+
+
+def test_a_dynamic_batch_size_is_a_budget_of_tokens_that_holds_the_longest(tmp_path):
+    actor = "actor_rollout_ref__actor__"
+    dynamic = {f"{actor}use_dynamic_bsz": True, f"{actor}ppo_max_token_len_per_gpu": 4096}
+    assert job(result(tmp_path, changed(GRPO, **dynamic))).batch.micro_tokens == 4096
+    short = {**dynamic, f"{actor}ppo_max_token_len_per_gpu": 1000}
+    found = result(tmp_path, changed(GRPO, **short))
+    assert job(found).batch.micro_tokens == 512 + 1024
+    assert "less than the longest sequence; now 1536" in [note.reason for note in found.changed]
+    assert job(result(tmp_path, GRPO)).batch.micro_tokens is None
+
+
+def test_rollout_log_probs_stay_the_old_ones(tmp_path):
+    chosen = changed(GRPO, actor_rollout_ref__actor__use_rollout_log_probs=True)
+    assert job(result(tmp_path, chosen)).algorithm.old_log_probs == "rollout"

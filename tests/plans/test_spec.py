@@ -126,6 +126,19 @@ REFUSED = {
         "4: roles.reference.micro_samples: 3 would part a pair; use an even number\n"
         "6: reward: dpo generates no answers; leave it out",
     ),
+    "weights that are all one": (
+        "algorithm: {name: grpo, old_log_probs: rollout, importance_cap: 2.0}",
+        "3: algorithm.importance_cap: 2.0: with old_log_probs: rollout the weights are all 1; "
+        "leave it out",
+    ),
+    "padded and packed": (
+        "algorithm: reinforce++\nroles: {actor_train: {micro_samples: 3, micro_tokens: 4096}}",
+        "4: roles.actor_train: micro_samples pads and micro_tokens packs; give one of them",
+    ),
+    "a budget no sequence fits": (
+        "algorithm: reinforce++\nroles: {actor_train: {micro_tokens: 8}}",
+        "4: roles.actor_train.micro_tokens: less than the longest sequence, 32 tokens",
+    ),
     "a critic's rate without a critic": (
         "algorithm: reinforce++\ncritic_optimizer: {lr: 1.0e-4}",
         "4: critic_optimizer: reinforce++ has no critic; leave it out",

@@ -42,7 +42,7 @@ def experience() -> Experience:
     )
 
 
-def actor_loss(batch: Experience, spec: JobSpec, whole: Rows, shard: Rows):
+def actor_loss(batch: Experience, spec: JobSpec, whole: Rows, shard: torch.Tensor):
     return ActorObjective(experience=batch, job=spec)(whole, shard)
 
 
@@ -55,13 +55,15 @@ def test_the_sum_over_pieces_is_the_loss_of_the_whole_batch():
     batch.old_log_probs = batch.rollout_log_probs + 0.05
     log_probs = batch.rollout_log_probs.clone().requires_grad_()
     everything = Rows(0, 4)
-    whole, report = actor_loss(batch, spec, everything, everything)(log_probs, slice(0, 4))
+    whole, report = actor_loss(batch, spec, everything, everything.indices)(
+        log_probs, torch.arange(0, 4)
+    )
     pieces = []
     for shard in (part(4, index, 2) for index in range(2)):
-        loss = actor_loss(batch, spec, everything, shard)
+        loss = actor_loss(batch, spec, everything, shard.indices)
         for row in range(len(shard)):
             at = shard.start + row
-            pieces.append(loss(log_probs[at : at + 1], slice(row, row + 1)))
+            pieces.append(loss(log_probs[at : at + 1], torch.arange(row, row + 1)))
     torch.testing.assert_close(sum(piece for piece, _ in pieces), whole)
     for name, value in report.items():
         torch.testing.assert_close(sum(sums[name] for _, sums in pieces), value)
@@ -79,7 +81,9 @@ def test_on_the_first_optimizer_step_the_gradient_is_that_of_plain_policy_gradie
     batch = experience()
     estimate_advantages(batch, job())
     log_probs = batch.rollout_log_probs.clone().requires_grad_()
-    loss, _ = actor_loss(batch, job(), Rows(0, 4), Rows(0, 4))(log_probs, slice(0, 4))
+    loss, _ = actor_loss(batch, job(), Rows(0, 4), Rows(0, 4).indices)(
+        log_probs, torch.arange(0, 4)
+    )
     loss.backward()
     mask = batch.sequences.response_mask
     torch.testing.assert_close(log_probs.grad, -batch.advantages * mask / mask.sum())
@@ -102,7 +106,9 @@ def test_values_outside_the_mask_may_be_infinite_and_do_not_spoil_the_loss():
     log_probs = batch.rollout_log_probs.clone()
     log_probs[~batch.sequences.response_mask] = -torch.inf
     log_probs.requires_grad_()
-    loss, report = actor_loss(batch, job(), Rows(0, 4), Rows(0, 4))(log_probs, slice(0, 4))
+    loss, report = actor_loss(batch, job(), Rows(0, 4), Rows(0, 4).indices)(
+        log_probs, torch.arange(0, 4)
+    )
     loss.backward()
     assert torch.isfinite(loss)
     assert all(torch.isfinite(value) for value in report.values())
@@ -146,7 +152,9 @@ def test_parts_cover_every_row_once_and_differ_by_one_at_most():
 
 
 def loss_of(batch: Experience, spec: JobSpec, log_probs: torch.Tensor) -> float:
-    return float(actor_loss(batch, spec, EVERYTHING, EVERYTHING)(log_probs, slice(0, 4))[0])
+    return float(
+        actor_loss(batch, spec, EVERYTHING, EVERYTHING.indices)(log_probs, torch.arange(0, 4))[0]
+    )
 
 
 def test_the_mean_is_taken_as_the_algorithm_takes_it():
@@ -167,7 +175,9 @@ def test_on_the_first_step_rloo_has_the_gradient_of_reinforce_on_whole_responses
     batch = experience()
     estimate_advantages(batch, job("rloo"))
     log_probs = batch.rollout_log_probs.clone().requires_grad_()
-    actor_loss(batch, job("rloo"), EVERYTHING, EVERYTHING)(log_probs, slice(0, 4))[0].backward()
+    actor_loss(batch, job("rloo"), EVERYTHING, EVERYTHING.indices)(log_probs, torch.arange(0, 4))[
+        0
+    ].backward()
     # -A_i / n on every token: the gradient of -1/n sum_i A_i log p(response i)
     torch.testing.assert_close(log_probs.grad, -batch.advantages / 4)
 
@@ -184,8 +194,8 @@ def test_a_cap_weighs_tokens_by_how_much_likelier_they_are_to_the_policy_that_le
 def test_metrics_are_means_over_tokens_whatever_the_loss_is():
     batch = experience()
     batch.advantages = torch.ones(4, 4)
-    _, sums = actor_loss(batch, job("drgrpo"), EVERYTHING, EVERYTHING)(
-        batch.rollout_log_probs, slice(0, 4)
+    _, sums = actor_loss(batch, job("drgrpo"), EVERYTHING, EVERYTHING.indices)(
+        batch.rollout_log_probs, torch.arange(0, 4)
     )
     mask = batch.sequences.response_mask
     assert float(sums["entropy"]) == pytest.approx(-float(batch.rollout_log_probs[mask].mean()))
@@ -203,10 +213,12 @@ def test_kl_in_a_loss_counts_with_the_weight_of_the_step():
 def test_answers_cost_their_mean_surprise_in_any_pieces():
     mask = experience().sequences.response_mask
     log_probs = experience().rollout_log_probs
-    whole, _ = AnswerObjective(mask)(EVERYTHING, EVERYTHING)(log_probs, slice(0, 4))
+    whole, _ = AnswerObjective(mask)(EVERYTHING, EVERYTHING.indices)(log_probs, torch.arange(0, 4))
     assert float(whole) == pytest.approx(-float(log_probs[mask].mean()))
     halves = [
-        AnswerObjective(mask)(EVERYTHING, Rows(at, at + 2))(log_probs[at : at + 2], slice(0, 2))
+        AnswerObjective(mask)(EVERYTHING, torch.arange(at, at + 2))(
+            log_probs[at : at + 2], torch.arange(0, 2)
+        )
         for at in (0, 2)
     ]
     assert float(sum(loss for loss, _ in halves)) == pytest.approx(float(whole))
@@ -227,9 +239,13 @@ def test_pairs_cost_the_same_in_any_pieces_and_say_how_many_were_preferred():
         reference_log_probs=-torch.rand(4, 4, generator=generator),
         job=spec,
     )
-    whole, report = objective(EVERYTHING, EVERYTHING)(batch.rollout_log_probs, slice(0, 4))
+    whole, report = objective(EVERYTHING, EVERYTHING.indices)(
+        batch.rollout_log_probs, torch.arange(0, 4)
+    )
     halves = [
-        objective(EVERYTHING, Rows(at, at + 2))(batch.rollout_log_probs[at : at + 2], slice(0, 2))
+        objective(EVERYTHING, torch.arange(at, at + 2))(
+            batch.rollout_log_probs[at : at + 2], torch.arange(0, 2)
+        )
         for at in (0, 2)
     ]
     assert float(sum(loss for loss, _ in halves)) == pytest.approx(float(whole))

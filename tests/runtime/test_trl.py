@@ -218,8 +218,8 @@ def same_as(
         processing_class=hf_tokenizer(),
     )
     theirs.current_gradient_accumulation_steps = 1
-    loss, _ = ActorObjective(experience=found, job=spec)(Rows(0, 8), Rows(0, 8))(
-        log_probs(model, found.sequences), slice(0, 8)
+    loss, _ = ActorObjective(experience=found, job=spec)(Rows(0, 8), Rows(0, 8).indices)(
+        log_probs(model, found.sequences), torch.arange(0, 8)
     )
     same(model, loss, theirs.compute_loss(model, as_trl(found)))
 
@@ -264,7 +264,9 @@ def test_dpo_loses_what_trl_loses(tmp_path):
         reference_log_probs=reference_log_probs,
         job=job(algorithm, batch={"prompts": 4}),
     )
-    loss, _ = objective(Rows(0, 8), Rows(0, 8))(log_probs(model, sequences), slice(0, 8))
+    loss, _ = objective(Rows(0, 8), Rows(0, 8).indices)(
+        log_probs(model, sequences), torch.arange(0, 8)
+    )
     same(model, loss, theirs)
 
 
@@ -282,7 +284,7 @@ def test_sft_loses_what_trl_loses(tmp_path):
     )
     theirs = trainer.compute_loss(model, next(iter(trainer.get_train_dataloader())))
     sequences = answer_sequences(prompts(), load_tokenizer(MODEL))
-    loss, _ = AnswerObjective(sequences.response_mask)(Rows(0, 4), Rows(0, 4))(
-        log_probs(model, sequences), slice(0, 4)
+    loss, _ = AnswerObjective(sequences.response_mask)(Rows(0, 4), Rows(0, 4).indices)(
+        log_probs(model, sequences), torch.arange(0, 4)
     )
     same(model, loss, theirs)

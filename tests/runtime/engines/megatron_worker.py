@@ -47,16 +47,18 @@ def _scores(trained: Any, reference: Any, shard: Any) -> dict[str, Any]:
     hook.remove()
     if not trained.groups.last_stage:
         return {"scored": scores is not None}
-    logits = torch.cat(caught)[: len(shard)]
-    parts = [torch.empty_like(logits) for _ in range(trained.groups.layout.tp)]
-    dist.all_gather(parts, logits.contiguous(), group=trained.groups.collection.tp)
     with torch.no_grad():
         expected = reference(shard.tokens).logits[:, :-1]
         errors = (world.log_probs(reference, shard) - scores) * shard.response_mask
-    whole = torch.cat(parts, -1)[..., : world.VOCABULARY]
+    apart = []
+    for micro, logits in zip(trained.micro_batches(shard), caught, strict=True):
+        parts = [torch.empty_like(logits) for _ in range(trained.groups.layout.tp)]
+        dist.all_gather(parts, logits.contiguous(), group=trained.groups.collection.tp)
+        whole = torch.cat(parts, -1)[: len(micro.rows), :, : world.VOCABULARY]
+        apart.append(world.largest(whole - expected[micro.rows, : whole.shape[1]]))
     return {
         "scored": True,
-        "logits": world.largest(whole - expected),
+        "logits": max(apart),
         "log_probs": world.largest(errors),
     }
 
@@ -213,6 +215,43 @@ def settings(family: str, layout: ParallelLayout, _: Path) -> dict[str, Any]:
     half = world.engine(world.reference_model(family), groups, precision="bf16")
     steps = [half.update(shard, world.likelihood(shard)) for _ in range(3)]
     result["bf16"] = [one["loss"] for one in steps]
+    return result
+
+
+def packing(family: str, layout: ParallelLayout, _: Path) -> dict[str, Any]:
+    """Packed micro-batches against padded ones: scores, gradients, and what was padding.
+
+    A budget of 30 tokens is one or two of these sequences, 1000 the whole shard; with more
+    rounds than sequences some micro-batches are empty.
+    """
+    groups, batch = megatron_groups(layout), world.sequences()
+    shard = world.shard_of(batch, layout)
+    loss = world.likelihood(shard)
+    ways: dict[str, tuple[dict[str, Any], int]] = {
+        "padded": ({}, 1),
+        "small": ({"micro_tokens": 30}, 1),
+        "whole": ({"micro_tokens": 1000}, 1),
+        "empty": ({"micro_tokens": 30}, len(shard) + 2),
+        "sequence": ({"micro_tokens": 30, "sequence_parallel": True}, 1),
+        "full": ({"micro_tokens": 30, "recompute": "full"}, 1),
+        "selective": ({"micro_tokens": 30, "recompute": "selective"}, 1),
+    }
+    result: dict[str, Any] = {}
+    for name, (knobs, rounds) in ways.items():
+        chosen = TrainSettings(micro_batch=3, **knobs)
+        spec = world.GRADIENT_STEP
+        reference = world.reference_model(family)
+        trained = world.engine(reference, groups, settings=chosen, optimizer=spec, entropy=True)
+        scores = trained.score(shard, rounds=rounds)
+        metrics = trained.update(shard, loss, rounds=rounds)
+        result[name] = metrics
+        if name == "padded":
+            first, learned = scores, _whole(trained)
+            continue
+        pairs = zip(learned, _whole(trained), strict=True)
+        result[name]["gradients"] = max((world.largest(a - b) for a, b in pairs), default=0.0)
+        if scores is not None and first is not None:
+            metrics["scores"] = world.largest((scores - first) * shard.response_mask)
     return result
 
 

@@ -30,6 +30,7 @@ ONE = [
     "critic qwen2 1,1,1",
     "critic tied 1,1,1",
     "habits qwen2 1,1,1",
+    "packing qwen2 1,1,1",
     "checkpoint qwen2 1,1,1",
     "damage qwen2 1,1,1",
 ]
@@ -45,6 +46,9 @@ TWO = [
     "critic tied 1,1,2",
     "settings qwen3 2,1,1",
     "neighbours qwen2 1,1,2",
+    "packing llama 2,1,1",
+    "packing tied 1,1,2",
+    "packing qwen3 1,2,1",
     "checkpoint tied 1,1,2",
     "checkpoint qwen2 1,2,1 bf16",
 ]
@@ -55,6 +59,9 @@ FOUR = [
     "truth tied 1,2,2",
     "critic qwen2 2,1,2",
     "neighbours qwen2 2,1,2",
+    "packing qwen2 2,1,2",
+    "packing qwen3 2,2,1",
+    "packing tied 1,2,2",
     "checkpoint qwen2 2,2,1",
     "checkpoint qwen2 2,1,2 critic",
 ]
@@ -190,6 +197,20 @@ def test_a_checkpoint_is_the_same_model_on_any_layout(worlds, world, case):
     for unchanged, drift in elsewhere.values():
         assert unchanged
         assert drift < tolerance
+
+
+@cases("packing")
+def test_packed_sequences_learn_what_padded_ones_do(worlds, world, case):
+    for one in worlds.ranks(world, case):
+        padded = one.pop("padded")
+        for name, found in one.items():
+            assert found["gradients"] < 1e-5, name
+            assert found.get("scores", 0.0) < 1e-5, name
+            assert found["loss"] == pytest.approx(padded["loss"], rel=1e-5), name
+            assert found["entropy"] == pytest.approx(padded["entropy"], rel=1e-5), name
+            assert found["grad_norm"] == pytest.approx(padded["grad_norm"], rel=1e-5), name
+        assert one["whole"]["padding_share"] == 0.0 < padded["padding_share"]
+        assert one["empty"]["padding_share"] > one["small"]["padding_share"]
 
 
 @cases("neighbours")
