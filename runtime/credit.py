@@ -30,7 +30,12 @@ def batch_metrics(experience: Experience) -> dict[str, float]:
 
 
 def estimate_advantages(experience: Experience, job: JobSpec) -> dict[str, float]:
-    """Fill in the advantages (and the critic's returns); every rank computes the same."""
+    """Fill in the advantages (and the critic's returns); every rank computes the same.
+
+    Where the rollout's log-probs are to stand for the old ones, they do from here on.
+    """
+    if job.algorithm.old_log_probs == "rollout":
+        experience.old_log_probs = experience.rollout_log_probs
     shaped, penalty, metrics = _shaped(experience, job)
     estimators: dict[str, Callable[[Experience, JobSpec, Tensor, Tensor], Tensor]] = {
         "ppo": _by_critic,

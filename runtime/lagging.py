@@ -185,7 +185,7 @@ class LaggedWork(StepWork):
         for name, (shape, dtype) in formats.items():
             local = mine.tensors[name] if mine else None
             like = torch.zeros(0, dtype=getattr(torch, dtype), device=self.learner.device)
-            rows = Rows(0, shape[0])
+            rows = Rows(0, shape[0]).indices
             tensors[name] = share(local, rows, tuple(shape), like, self.world)
         return Flight(about=About(**about), tensors=tensors)
 

@@ -113,7 +113,6 @@ class Sampler:
             sequences=chosen.sequences,
             rewards=chosen.rewards,
             rollout_log_probs=chosen.log_probs,
-            old_log_probs=chosen.log_probs if self._reuses else None,
             baselines=baselines,
             kl_weight=kl_weight,
         )
@@ -132,11 +131,6 @@ class Sampler:
         """The response of a row, as text."""
         start, stop = int(sequences.prompt_lengths[row]), int(sequences.lengths[row])
         return self.tokenizer.decode(sequences.tokens[row, start:stop].tolist())
-
-    @property
-    def _reuses(self) -> bool:
-        """Whether what the rollout engine says of its samples stands for the old policy."""
-        return self.plan.job.algorithm.old_log_probs == "rollout"
 
     def _repeated(self) -> list[Prompt]:
         return [prompt for prompt in self._chosen for _ in range(self.plan.job.batch.samples)]

@@ -250,3 +250,22 @@ def test_pairs_cost_the_same_in_any_pieces_and_say_how_many_were_preferred():
     ]
     assert float(sum(loss for loss, _ in halves)) == pytest.approx(float(whole))
     assert float(report["preferred"]) in (0.0, 0.5, 1.0)
+
+
+def test_the_rollouts_log_probs_stand_for_the_old_ones_where_asked():
+    batch = experience()
+    batch.reference_log_probs = batch.rollout_log_probs - 1.0
+    kl = {"weight": 0.1, "place": "reward", "estimator": "k1"}
+    spec = job("grpo", old_log_probs="rollout", kl=kl)
+    batch.kl_weight = 0.1
+    estimate_advantages(batch, spec)
+    assert batch.old_log_probs is batch.rollout_log_probs
+    shifted = batch.rollout_log_probs + 0.1
+    loss, report = actor_loss(batch, spec, EVERYTHING, EVERYTHING.indices)(
+        shifted, EVERYTHING.indices
+    )
+    weights = batch.sequences.response_mask / batch.sequences.response_mask.sum()
+    ratio = torch.tensor(0.1).exp().expand(4, 4)
+    clipped = torch.maximum(-batch.advantages * ratio, -batch.advantages * ratio.clamp(0.8, 1.2))
+    torch.testing.assert_close(loss, (clipped * weights).sum())
+    assert float(report["rollout_gap"]) == pytest.approx(0.1, rel=1e-5)
