@@ -45,6 +45,7 @@ HOMES = {
     "report": ("launcher.reporting", "report"),
     "run": ("launcher.running", "run"),
     "eval": ("launcher.evaluating", "evaluate"),
+    "replay": ("launcher.replaying", "replay"),
     "export": ("launcher.exporting", "export"),
     "bench": ("launcher.benching", "bench"),
     "import": ("launcher.importing", "import_group"),

@@ -20,24 +20,23 @@ from runtime.shaping import adapted_weight
 
 
 @dataclass(slots=True, kw_only=True)
-class StepWork:
-    """What the phases of a step do on this rank; `walk` calls `phase` in the plan's order."""
+class LearningWork:
+    """What the phases of a step do that learn from an experience, wherever it comes from."""
 
     plan: Plan
-    sampler: Sampler
     learner: Learner
     kl_weight: float
     _step: int = 0
-    _batch: list[Prompt] = field(default_factory=list)
     _experience: Experience | None = None
 
     def phase(self, name: str, step: int) -> dict[str, float]:
         """Do one phase of a step; returns what it measured, by metric name."""
-        work: dict[str, Callable[[], dict[str, float]]] = {
-            "reshard": self._reshard,
-            "gen": self._generate,
-            "gen_max": self._generate_greedily,
-            "reward": self._reward,
+        self._step = step
+        return self.phases()[name]()
+
+    def phases(self) -> dict[str, Callable[[], dict[str, float]]]:
+        """What each phase does, by its name."""
+        return {
             "old_log_prob": self._old_log_probs,
             "ref": self._reference_log_probs,
             "values": self._values,
@@ -45,12 +44,6 @@ class StepWork:
             "update_critic": self._update_critic,
             "update_actor": self._update_actor,
         }
-        self._step = step
-        return work[name]()
-
-    def again(self, name: str) -> str | None:
-        """Dynamic sampling generates and judges once more until enough groups teach something."""
-        return "gen" if name == "reward" and self._experience is None else None
 
     def settle(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Move the weight of the KL term for the next step, if it has a target."""
@@ -70,6 +63,58 @@ class StepWork:
     def experience(self) -> Experience:
         assert self._experience is not None, "the reward phase makes the experience"
         return self._experience
+
+    def _old_log_probs(self) -> dict[str, float]:
+        self.experience.old_log_probs = self._score(Role.ACTOR_TRAIN)
+        return {}
+
+    def _reference_log_probs(self) -> dict[str, float]:
+        self.experience.reference_log_probs = self._score(Role.REFERENCE)
+        return {}
+
+    def _values(self) -> dict[str, float]:
+        self.experience.values = self._score(Role.CRITIC)
+        return {}
+
+    def _advantages(self) -> dict[str, float]:
+        return estimate_advantages(self.experience, self.plan.job)
+
+    def _update_critic(self) -> dict[str, float]:
+        objective = CriticObjective(experience=self.experience, job=self.plan.job)
+        return self.learner.update(
+            Role.CRITIC, self.experience.sequences, objective, self.experience.step
+        )
+
+    def _update_actor(self) -> dict[str, float]:
+        objective = ActorObjective(experience=self.experience, job=self.plan.job)
+        return self.learner.update(
+            Role.ACTOR_TRAIN, self.experience.sequences, objective, self.experience.step
+        )
+
+    def _score(self, role: Role) -> Tensor:
+        return self.learner.score(role, self.experience.sequences)
+
+
+@dataclass(slots=True, kw_only=True)
+class StepWork(LearningWork):
+    """What the phases of a step do on this rank; `walk` calls `phase` in the plan's order."""
+
+    sampler: Sampler
+    _batch: list[Prompt] = field(default_factory=list)
+
+    def phases(self) -> dict[str, Callable[[], dict[str, float]]]:
+        """What each phase does, by its name."""
+        return {
+            "reshard": self._reshard,
+            "gen": self._generate,
+            "gen_max": self._generate_greedily,
+            "reward": self._reward,
+            **LearningWork.phases(self),
+        }
+
+    def again(self, name: str) -> str | None:
+        """Dynamic sampling generates and judges once more until enough groups teach something."""
+        return "gen" if name == "reward" and self._experience is None else None
 
     @property
     def response_tokens(self) -> float:
@@ -120,33 +165,3 @@ class StepWork:
         self._experience, self._batch = self.sampler.experience(self._step, self.kl_weight)
         self._experience.sampled_by(self._step - 1)
         return self.sampler.metrics(self.experience)
-
-    def _old_log_probs(self) -> dict[str, float]:
-        self.experience.old_log_probs = self._score(Role.ACTOR_TRAIN)
-        return {}
-
-    def _reference_log_probs(self) -> dict[str, float]:
-        self.experience.reference_log_probs = self._score(Role.REFERENCE)
-        return {}
-
-    def _values(self) -> dict[str, float]:
-        self.experience.values = self._score(Role.CRITIC)
-        return {}
-
-    def _advantages(self) -> dict[str, float]:
-        return estimate_advantages(self.experience, self.plan.job)
-
-    def _update_critic(self) -> dict[str, float]:
-        objective = CriticObjective(experience=self.experience, job=self.plan.job)
-        return self.learner.update(
-            Role.CRITIC, self.experience.sequences, objective, self.experience.step
-        )
-
-    def _update_actor(self) -> dict[str, float]:
-        objective = ActorObjective(experience=self.experience, job=self.plan.job)
-        return self.learner.update(
-            Role.ACTOR_TRAIN, self.experience.sequences, objective, self.experience.step
-        )
-
-    def _score(self, role: Role) -> Tensor:
-        return self.learner.score(role, self.experience.sequences)

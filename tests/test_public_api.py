@@ -96,6 +96,7 @@ COMMANDS = {
         "--base",
         "--json",
     },
+    "replay": {"name", "--steps", "--tolerance", "--fix", "--base", "--json"},
     "export": {"name", "--step", "--checkpoint", "--to", "--dtype", "--base", "--json"},
     "run": {"job", "--resume", "--overwrite", "--rehearse", "--until", "--json"},
 }

@@ -92,3 +92,23 @@ def test_an_export_is_evaluated_like_the_checkpoint_it_was_made_of(home):
     found = told(home, "eval", str(folder), *one_rank)
     assert found["greedy"]["accuracy"] == accuracies(home)[STEPS]
     assert found["step"] is None
+
+
+def test_a_replay_equals_the_run_bit_for_bit_with_the_weights_it_left(home):
+    found = told(home, "replay", "small")
+    assert (found["first"], found["last"]) == (1, STEPS)
+    assert found["parted"] is None
+    assert found["largest"] == 0
+    names = [one["name"] for one in found["steps"][0]["values"]]
+    order = ["old_log_probs", "reference_log_probs", "advantages", "actor/pg_loss"]
+    assert [name for name in names if name in order] == order
+    assert "actor/grad_norm" in names
+    assert [one["role"] for one in found["weights"]] == ["actor_train"]
+
+
+def test_a_replay_on_another_layout_is_off_by_less_than_a_hundred_thousandth(home):
+    done = rlplan(home, "replay", "small", "--fix", "ranks=1,tp=1", "--json")
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert found["parted"]["step"] == 1
+    assert 0 < found["largest"] < 1e-5
