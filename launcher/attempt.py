@@ -21,7 +21,8 @@ from launcher.badnodes import read_bad_nodes, remember
 from launcher.cause import Cause, find_cause
 from launcher.decision import FINAL, Decision, Ending, decide
 from launcher.folder import ended_well, is_done
-from launcher.ledger import Attempt, committed_step, note, read_ledger
+from launcher.ledger import committed_step, note, read_ledger
+from launcher.lost import close_lost
 from launcher.owner import release, take
 from plans.record import ExitCode
 from plans.source import UserError
@@ -36,7 +37,6 @@ HALT = "halt"
 # The script's exit code when Slurm takes the job away, as a shell would have it: 128 + SIGTERM.
 TERMINATED = 143
 TAKEN = "taken by Slurm: the time limit, scancel, pre-emption or requeue"
-LOST = "taken by Slurm: node failure, pre-emption or requeue"
 # What squeue gives as the reason of a job that is ending for its limit.
 TIME_LIMIT = "TimeLimit"
 # Slurm looks at time limits every 30 s, and may be a minute early.
@@ -74,7 +74,7 @@ def begin(given: argparse.Namespace) -> str:
     if owner := take(run, given.job):
         raise Busy(f"{run}: job {owner} works on this run; cancel it, or wait")
     now = time.time()
-    _close_lost(run, now)
+    close_lost(run, now)
     number = max(attempts(run), default=-1) + 1
     make_attempt(run, number)
     note(
@@ -169,29 +169,6 @@ def _waiting(job_ids: Sequence[str], mine: str) -> int:
         return sum(job.live for job in look(others).values())
     except (Refused, Unreachable):
         return 0
-
-
-def _close_lost(run: Path, now: float) -> None:
-    """Write the end of the attempt before, when its batch script could not: its node is gone."""
-    last = read_ledger(run).last
-    if last is None or last.ended is not None:
-        return
-    ended = max(_last_sign(run, last), last.started)
-    _write_end(
-        run,
-        last.number,
-        Decision(word="leave", code=0, reason=LOST),
-        0,
-        committed_step(run),
-        min(ended, now),
-        (),
-    )
-
-
-def _last_sign(run: Path, attempt: Attempt) -> float:
-    """When a rank of an attempt last wrote where it stands."""
-    beats = (attempt_path(run, attempt.number) / "heartbeat").glob("*.json")
-    return max((path.stat().st_mtime for path in beats), default=attempt.started)
 
 
 def _write_end(

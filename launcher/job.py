@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TextIO
 
 from launcher.folder import open_run, run_path
 from launcher.ledger import begin_here, end_here
 from launcher.local import Outcome, start
+from launcher.lost import close_lost, own_process, require_idle
 from launcher.mpi import find_mpirun
 from launcher.screen import Screen
 from plans.load import check_inputs, make_plan
@@ -45,10 +47,12 @@ def run(
     check_inputs(job)
     mpirun = find_mpirun(current())
     folder = run_path(Path(), plan.job.name, rehearse=rehearse)
+    require_idle(folder)
     attempt = open_run(folder, plan, resume=resume, overwrite=overwrite or rehearse)
     with Screen(plan, stream) as screen:
         screen.say(_header(plan, folder, str(mpirun)))
-        begin_here(folder, attempt, plan.world_size)
+        close_lost(folder, time.time())
+        begin_here(folder, attempt, plan.world_size, own_process())
         outcome = start(
             plan,
             folder,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ class Attempt:
     """One start of the ranks in the queue; `ended` is None while it runs, or if nobody saw it end.
 
     `step` is the last committed step when it ended, `verdict` what the batch script decided.
+    Without a queue `job_id` is empty, and `pid`, `born` and `boot` name the process that follows
+    it (launcher/lost.py).
     """
 
     number: int
@@ -38,6 +41,9 @@ class Attempt:
     code: int = 0
     verdict: str = ""
     reason: str = ""
+    pid: int = 0
+    born: int = 0
+    boot: str = ""
 
     def device_hours(self, now: float) -> float:
         """Hours of all its devices, up to now while it runs."""
@@ -82,8 +88,8 @@ def note(run_folder: Path, kind: str, **fields: Any) -> None:
     log.close()
 
 
-def begin_here(run_folder: Path, attempt: int, devices: int) -> None:
-    """Write down that an attempt begins on this machine, without a queue."""
+def begin_here(run_folder: Path, attempt: int, devices: int, process: Mapping[str, Any]) -> None:
+    """Write down that an attempt begins on this machine, without a queue, and who follows it."""
     note(
         run_folder,
         "attempt",
@@ -92,6 +98,7 @@ def begin_here(run_folder: Path, attempt: int, devices: int) -> None:
         nodes=host_name(),
         restart=0,
         devices=devices,
+        **process,
     )
 
 
@@ -135,17 +142,13 @@ def _begun(event: dict[str, Any]) -> Attempt:
         devices=event["devices"],
         restart=event["restart"],
         started=event["unix_seconds"],
+        **{name: event[name] for name in ("pid", "born", "boot") if name in event},
     )
 
 
 def _ended(attempt: Attempt, event: dict[str, Any]) -> Attempt:
-    return Attempt(
-        number=attempt.number,
-        job_id=attempt.job_id,
-        nodes=attempt.nodes,
-        devices=attempt.devices,
-        restart=attempt.restart,
-        started=attempt.started,
+    return replace(
+        attempt,
         ended=event["ended"],
         step=event["step"],
         code=event["code"],

@@ -11,6 +11,7 @@ import click
 
 from launcher.planning import echo_json, json_option, write
 from launcher.queueing import run_argument
+from plans.record import StepRecord
 
 
 @click.command()
@@ -29,6 +30,7 @@ def report(name: str, html: Path | None, as_json: bool) -> None:
       rlplan report grpo-math-7b --html report.html
     """
     from launcher.standing import attempt_text, find_run, hours_text, standing
+    from plans.reports.run import timeouts, timeouts_text
 
     if html:
         from launcher.history import read_history
@@ -39,8 +41,13 @@ def report(name: str, html: Path | None, as_json: bool) -> None:
     here = standing(find_run(name), time.time())
     rows = phase_rows(here.folder, {phase.name: phase.seconds for phase in here.plan.phases})
     lost = sum(one.device_hours(time.time()) for one in here.ledger.attempts if one.code)
+    late = timeouts(_records(here.folder))
     if as_json:
-        data: dict[str, Any] = {"phases": rows, "hours_of_failed_attempts": lost}
+        data: dict[str, Any] = {
+            "phases": rows,
+            "hours_of_failed_attempts": lost,
+            "reward_timeouts": late,
+        }
         from launcher.standing import standing_data
 
         echo_json({**standing_data(here), **data})
@@ -49,6 +56,8 @@ def report(name: str, html: Path | None, as_json: bool) -> None:
     click.echo(f"used      {hours_text(here)}; {lost:.3g} in attempts that failed")
     for attempt in here.ledger.attempts:
         click.echo(f"attempt   {attempt_text(attempt)}")
+    if late:
+        click.echo(f"timeouts  {timeouts_text(late)}")
     if rows:
         click.echo(f"\n{'phase':<14} {'planned s':>10} {'median s':>10} {'ratio':>7}")
     for row in rows:
@@ -58,10 +67,7 @@ def report(name: str, html: Path | None, as_json: bool) -> None:
 
 def phase_rows(folder: Path, planned: dict[str, float]) -> list[dict[str, Any]]:
     """Planned and median seconds of each phase and of the whole step; empty before step 1."""
-    from runtime.metrics import METRICS, read_metrics
-
-    records = read_metrics(folder / METRICS) if (folder / METRICS).exists() else []
-    rows = []
+    records, rows = _records(folder), []
     for name, seconds in {**planned, "step": sum(planned.values())}.items():
         key = f"timing_s/{name}"
         measured = [record.metrics[key] for record in records if key in record.metrics]
@@ -70,3 +76,9 @@ def phase_rows(folder: Path, planned: dict[str, float]) -> list[dict[str, Any]]:
             ratio = middle / seconds if seconds else None
             rows.append({"phase": name, "planned": seconds, "median": middle, "ratio": ratio})
     return rows
+
+
+def _records(folder: Path) -> list[StepRecord]:
+    from runtime.metrics import METRICS, read_metrics
+
+    return read_metrics(folder / METRICS) if (folder / METRICS).exists() else []

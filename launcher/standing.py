@@ -10,6 +10,7 @@ from typing import Any, Literal
 from launcher.attempt import HALT
 from launcher.folder import RUNS, is_done
 from launcher.ledger import Attempt, Ledger, committed_step, read_ledger
+from launcher.lost import LOST, settled
 from plans.chain import chain_of
 from plans.hardware import HardwareSpec, read_hardware
 from plans.plan import Plan, read_plan
@@ -25,7 +26,7 @@ from slurm.queue import QueuedJob, look
 HOUR = 3600.0
 # The mean over so many steps tells how long the rest will take.
 ETA_STEPS = 20
-State = Literal["planned", "waiting", "running", "done", "stopped", "ended"]
+State = Literal["planned", "waiting", "running", "done", "stopped", "ended", "lost"]
 
 
 @frozen
@@ -61,6 +62,8 @@ class Standing:
             return "stopped"
         if not self.jobs and self.ledger.last and self.ledger.last.ended is None:
             return "running"
+        if self.ledger.last and self.ledger.last.verdict == LOST:
+            return LOST
         return "ended" if self.ledger.attempts or self.ledger.job_ids else "planned"
 
 
@@ -78,7 +81,7 @@ def standing(folder: Path, now: float) -> Standing:
     """Where a run stands now; a queue that does not answer is left out."""
     plan = read_plan(folder / "plan.json")
     hardware = read_hardware(plan.hardware)
-    ledger = read_ledger(folder)
+    ledger = settled(read_ledger(folder), folder)
     records = read_metrics(folder / METRICS) if (folder / METRICS).exists() else []
     recent = deque(records, maxlen=ETA_STEPS)
     accounted = device_hours(ledger.job_ids, hardware.cores_per_device)

@@ -37,7 +37,7 @@ class RewardSpec(Part):
     A rule is one of ours by name or `path.py:function`. With rules and a model, the model gives
     the reward that is learned from and the rules the held-out accuracy. Rules that are the
     user's, or may take long, run in `workers` processes a rank; a sample that takes more than
-    `seconds` gets 0 and is counted.
+    `seconds` gets 0 and is counted (`reward/timeouts`).
     """
 
     rule: str | None = None

@@ -62,6 +62,13 @@ class Generator:
         ]
         return self.engine.generate(requests)
 
+    def total(self, count: int, like: Tensor) -> int:
+        """The sum over the replicas of what each has counted, on every rank."""
+        replicas = self.layout.dp
+        mine = self.rows(replicas)
+        local = torch.tensor([count]) if self.speaks else None
+        return int(share(local, mine, (replicas,), like.to(torch.int64), self.group).sum())
+
     def assemble(
         self,
         prompts: Sequence[Prompt],

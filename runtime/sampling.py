@@ -47,7 +47,8 @@ class Judged:
 class Sampler:
     """Draws batches of prompts in the order of the data, has them answered and judged.
 
-    `drawn` counts the batches of prompts so far, over all steps: where the data go on.
+    `drawn` counts the batches of prompts so far, over all steps: where the data go on. `late`
+    counts the answers of this step that took their rule too long.
     """
 
     plan: Plan
@@ -58,6 +59,7 @@ class Sampler:
     learner: Learner
     drawn: int = 0
     generated_tokens: int = 0
+    late: int = 0
     _chosen: tuple[Prompt, ...] = ()
     _completions: list[Completion] = field(default_factory=list)
     _greedy: list[Completion] = field(default_factory=list)
@@ -65,7 +67,7 @@ class Sampler:
 
     def begin(self) -> None:
         """Forget the last step's samples."""
-        self._passes, self.generated_tokens = [], 0
+        self._passes, self.generated_tokens, self.late = [], 0, 0
 
     def generate(self) -> None:
         """Draw the next prompts and answer each `samples` times, each replica its rows."""
@@ -121,6 +123,8 @@ class Sampler:
     def metrics(self, experience: Experience) -> dict[str, float]:
         """What can be said of the samples before anything is learned from them."""
         found = batch_metrics(experience)
+        if self._by_rule:
+            found["reward/timeouts"] = float(self.late)
         if self.plan.job.algorithm.dynamic:
             spread = self._spread()
             found["dynamic/passes"] = float(len(self._passes))
@@ -138,16 +142,30 @@ class Sampler:
     def _judged(self, prompts: list[Prompt], completions: Sequence[Completion]) -> Judged:
         """Answers of this rank's replica to its part of the prompts, judged and known to all."""
         mine = prompts[self.generator.rows(len(prompts)).slice]
-        by_model = self.plan.has(Role.REWARD)
         rewards = [0.0] * len(mine)
-        if self.judge and not by_model:
-            texts = [self.tokenizer.decode(done.tokens) for done in completions]
-            rewards = self.judge.score(mine, texts)
         like = torch.zeros(0, device=self.learner.device)
+        if self._by_rule:
+            rewards = self._ruled(mine, completions, like)
         sequences, log_probs, known = self.generator.assemble(prompts, completions, rewards, like)
-        if by_model:
+        if not self._by_rule:
             known = self._model_rewards(sequences)
         return Judged(prompts=prompts, sequences=sequences, log_probs=log_probs, rewards=known)
+
+    @property
+    def _by_rule(self) -> bool:
+        """Whether rules give the rewards; with a reward model they only measure."""
+        return self.judge is not None and not self.plan.has(Role.REWARD)
+
+    def _ruled(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], like: Tensor
+    ) -> list[float]:
+        """The rules' rewards of this replica's answers; those that took too long are counted."""
+        assert self.judge is not None, "a step's answers are judged by rules or a model"
+        before = self.judge.timeouts
+        texts = [self.tokenizer.decode(done.tokens) for done in completions]
+        rewards = self.judge.score(prompts, texts)
+        self.late += self.generator.total(self.judge.timeouts - before, like)
+        return rewards
 
     def _model_rewards(self, sequences: Sequences) -> Tensor:
         """The reward model's score at the last token of each sequence, [n], on every rank."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from plans.record import StepRecord
@@ -25,6 +25,16 @@ SHORT_NAMES = {
 LEAST_SHARE = 0.02
 
 
+def timeouts(records: Iterable[StepRecord]) -> int:
+    """Answers of all steps that took their rule longer than reward.seconds."""
+    return int(sum(one.metrics.get("reward/timeouts", 0.0) for one in records))
+
+
+def timeouts_text(count: int) -> str:
+    """'3 answers took their reward rule too long, and got 0 each'."""
+    return f"{count} answers took their reward rule too long, and got 0 each"
+
+
 def step_line(
     record: StepRecord, *, plan_seconds: float, steps: int, eta_seconds: float | None
 ) -> str:
@@ -35,6 +45,8 @@ def step_line(
     metrics = record.metrics
     parts = [f"step {record.step:>{len(str(steps))}}/{steps}"]
     parts += [f"{word} {metrics[name]:{style}}" for name, word, style in SHOWN if name in metrics]
+    if metrics.get("reward/timeouts"):
+        parts.append(f"timeouts {metrics['reward/timeouts']:.0f}")
     if "response_length/mean" in metrics:
         parts.append(f"len {metrics['response_length/mean']:.3g}")
     if "perf/throughput" in metrics:

@@ -14,7 +14,7 @@ from plans.reports.facts import DIGEST_SHOWN
 from plans.reports.html import document, facts, section, table
 from plans.reports.measured import MeasuredRun, measured_run
 from plans.reports.rows import Rows
-from plans.reports.run import event_line
+from plans.reports.run import event_line, timeouts, timeouts_text
 from plans.reports.words import number
 from plans.source import UserError
 from plans.units import GIB, seconds_text
@@ -80,6 +80,8 @@ def _events(run: RunHistory) -> Iterator[tuple[str, str]]:
     for event in run.events:
         if text := event_line(event):
             yield str(event["event"]), text
+    if late := timeouts(run.records):
+        yield "timeouts", timeouts_text(late)
 
 
 def _curves(run: RunHistory) -> Iterator[str]:
