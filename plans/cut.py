@@ -15,18 +15,21 @@ from plans.shards import (
     Engine,
     Part,
     Shards,
-    layer_range,
     part_shapes,
     row_elements,
     stage_parts,
     tensor_prefix,
 )
+from plans.stages import places_of, stage_layers
 from plans.transfer import Transfer
 from plans.values import frozen
 
 # What fills (rollout coordinate, rollout part) from a training part, grouped by training
 # coordinate; None: any of them.
 PartPieces = Mapping[tuple[int, Part, Part], Mapping[int | None, tuple[Piece, ...]]]
+
+# The place of each layer among those of its stage.
+Places = Mapping[int, int]
 
 
 @frozen(kw_only=False)
@@ -59,9 +62,9 @@ class Cut:
     def supplies(self, here: Standing) -> tuple[Supply, ...]:
         return supplies(
             self.model,
-            train_pp=self.train.pp,
+            train=self.train,
             train_stage=here.stage,
-            rollout_pp=self.rollout.pp,
+            rollout=self.rollout,
             rollout_stage=here.rollout_stage,
         )
 
@@ -80,9 +83,9 @@ class Cut:
 
         In the order of the model; `ranks` are (source, destination).
         """
-        firsts = self.first_layers(shard[1], here.rollout_stage)
+        places = self.layer_places(shard[1], here.rollout_stage)
         return [
-            _transfer(piece, layer, ranks, firsts)
+            _transfer(piece, layer, ranks, places)
             for supply in self.supplies(here)
             if supply.stage == shard[1]
             for layer in supply.layers
@@ -91,11 +94,12 @@ class Cut:
             for piece in group
         ]
 
-    def first_layers(self, stage: int, rollout_stage: int) -> tuple[int, int]:
-        """The first layer of a training stage, and of a rollout stage."""
+    def layer_places(self, stage: int, rollout_stage: int) -> tuple[Places, Places]:
+        """The places of the layers on a training stage, and on a rollout stage."""
+        count = self.model.layer_count
         return (
-            layer_range(self.model, self.train.pp, stage).start,
-            layer_range(self.model, self.rollout.pp, rollout_stage).start,
+            places_of(stage_layers(count, self.train, stage)),
+            places_of(stage_layers(count, self.rollout, rollout_stage)),
         )
 
 
@@ -122,7 +126,7 @@ def cut_of(
 
 
 def _part_boxes(engine: Engine, model: ModelSpec, layout: ParallelLayout) -> Shards:
-    stages = [stage_parts(model, layout.pp, stage) for stage in range(layout.pp)]
+    stages = [stage_parts(model, layout, stage) for stage in range(layout.pp)]
     return {
         (part, coordinate): engine.part_boxes(model, layout.tp, coordinate, part)
         for part in dict.fromkeys(part for stage in stages for part, _ in stage)
@@ -150,13 +154,13 @@ def _by_coordinate(found: tuple[Piece, ...]) -> dict[int | None, tuple[Piece, ..
 
 
 def _transfer(
-    piece: Piece, layer: int | None, ranks: tuple[int, int], firsts: tuple[int, int]
+    piece: Piece, layer: int | None, ranks: tuple[int, int], places: tuple[Places, Places]
 ) -> Transfer:
-    """A piece between (source, destination) ranks whose stages start at these layers."""
+    """A piece between (source, destination) ranks, whose stages hold these layers."""
     source, destination, tensor = piece.source, piece.destination, piece.tensor
     if layer is not None:
-        source = MEGATRON.parameter_in_layer(source, layer, firsts[0])
-        destination = VLLM.parameter_in_layer(destination, layer, firsts[1])
+        source = MEGATRON.parameter_in_layer(source, layer, places[0][layer])
+        destination = VLLM.parameter_in_layer(destination, layer, places[1][layer])
         tensor = tensor_prefix(layer) + tensor
     return Transfer(
         source_rank=ranks[0],

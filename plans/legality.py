@@ -9,6 +9,7 @@ from plans.dataflow import Role
 from plans.layout import ParallelLayout
 from plans.resources import TrainRoleSpec
 from plans.source import PlanError
+from plans.stages import uneven_stages
 from plans.values import frozen
 from plans.workload import Workload
 
@@ -102,19 +103,6 @@ def batch_reason(workload: Workload, layout: ParallelLayout) -> str:
         ),
     )
     return _first(tests)
-
-
-def uneven_stages(layers: int, pp: int) -> tuple[int, int] | None:
-    """Layers of the first and last stage when the others hold ceil(layers / pp); None if none.
-
-    The ends hold fewer: the embedding stands on the one, the head and the loss on the other
-    (Megatron-core's num_layers_in_first_pipeline_stage and its twin).
-    """
-    middle = -(-layers // pp)
-    rest = layers - middle * (pp - 2)
-    if pp < 2 or layers % pp == 0 or rest < 2:
-        return None
-    return rest - rest // 2, rest // 2
 
 
 def rollout_reason(workload: Workload, tp: int, replicas: int) -> str:

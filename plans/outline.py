@@ -82,7 +82,7 @@ def switch_apart(
 def _has_boxes(model: ModelSpec, train: ParallelLayout) -> bool:
     """Whether both engines' shards of the model are known."""
     dense = model.experts is None and model.latent is None
-    plain = train.cp == train.ep == train.vpp == 1 and model.layer_count % train.pp == 0
+    plain = train.cp == train.ep == 1
     return dense and plain
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from plans.layout import ParallelLayout
 from plans.model import ModelSpec
-from plans.shards import Box, Part, layer_range, stage_parts
+from plans.shards import Box, Part, stage_parts
+from plans.stages import stage_layers
 from plans.values import frozen
 
 # Bytes per unit of length of a tensor along a dim.
@@ -88,18 +90,25 @@ def missing_bytes(source: Iterable[Box], destination: Iterable[Box], row_bytes: 
 
 
 def supplies(
-    model: ModelSpec, *, train_pp: int, train_stage: int, rollout_pp: int, rollout_stage: int
+    model: ModelSpec,
+    *,
+    train: ParallelLayout,
+    train_stage: int,
+    rollout: ParallelLayout,
+    rollout_stage: int,
 ) -> tuple[Supply, ...]:
     """Where a rank at these stages takes each part from, in the order of the rollout model.
 
     A tied model split over several training stages has its embedding on the first and the
     last of them, always equal; a rank that has neither takes it from the nearer.
     """
-    last = train_pp - 1
+    last = train.pp - 1
     found = []
-    for part in dict.fromkeys(part for part, _ in stage_parts(model, rollout_pp, rollout_stage)):
+    for part in dict.fromkeys(part for part, _ in stage_parts(model, rollout, rollout_stage)):
         if part == Part.LAYER:
-            found += _layer_supplies(model, train_pp, layer_range(model, rollout_pp, rollout_stage))
+            found += _layer_supplies(
+                model, train, stage_layers(model.layer_count, rollout, rollout_stage)
+            )
         elif part in (Part.NORM, Part.HEAD):
             found.append(Supply(part=part, source_part=part, stage=last, layers=(None,)))
         else:
@@ -110,14 +119,15 @@ def supplies(
     return tuple(found)
 
 
-def _layer_supplies(model: ModelSpec, train_pp: int, wanted: range) -> list[Supply]:
-    found = []
-    for stage in range(train_pp):
-        layers = _common(layer_range(model, train_pp, stage), wanted)
+def _layer_supplies(
+    model: ModelSpec, train: ParallelLayout, wanted: tuple[int, ...]
+) -> list[Supply]:
+    found, asked = [], set(wanted)
+    for stage in range(train.pp):
+        held = stage_layers(model.layer_count, train, stage)
+        layers = tuple(layer for layer in held if layer in asked)
         if layers:
-            supply = Supply(
-                part=Part.LAYER, source_part=Part.LAYER, stage=stage, layers=tuple(layers)
-            )
+            supply = Supply(part=Part.LAYER, source_part=Part.LAYER, stage=stage, layers=layers)
             found.append(supply)
     return found
 

@@ -18,11 +18,11 @@ from plans.shards import (
     Box,
     Part,
     Shards,
-    layer_range,
     stage_parts,
     tensor_prefix,
     vllm_boxes,
 )
+from plans.stages import places_of, stage_layers
 from plans.values import frozen
 
 
@@ -97,13 +97,13 @@ def _vouched(model: ModelSpec, train: ParallelLayout, boxes: Shards, rank: int) 
     place = train.coordinates(rank)
     if place["dp"] or place["cp"]:
         return
-    first_layer = layer_range(model, train.pp, place["pp"]).start
-    parts = stage_parts(model, train.pp, place["pp"])
+    places = places_of(stage_layers(model.layer_count, train, place["pp"]))
+    parts = stage_parts(model, train, place["pp"])
     held = {part: _new_boxes(boxes, part, place["tp"]) for part, _ in parts}
     for part, layer in parts:
         if part != Part.SECOND_EMBEDDING:
             for box in held[part]:
-                yield box if layer is None else MEGATRON.in_layer(box, layer, first_layer)
+                yield box if layer is None else MEGATRON.in_layer(box, layer, places[layer])
 
 
 def _new_boxes(boxes: Shards, part: Part, tp: int) -> list[Box]:

@@ -112,7 +112,7 @@ class ReshardSchedule(Cut):
 
     def _alias_names(self, here: Standing) -> dict[str, str]:
         """Rollout parameters that are training parameters of the same rank, by full name."""
-        first, own_first = self.first_layers(here.stage, here.rollout_stage)
+        places, own_places = self.layer_places(here.stage, here.rollout_stage)
         names = {}
         for supply in self.supplies(here):
             same = self.part_aliases(here, supply)
@@ -121,8 +121,9 @@ class ReshardSchedule(Cut):
                     if layer is None:
                         names[name] = source
                     else:
-                        full = VLLM.parameter_in_layer(name, layer, own_first)
-                        names[full] = MEGATRON.parameter_in_layer(source, layer, first)
+                        full = VLLM.parameter_in_layer(name, layer, own_places[layer])
+                        place = places[layer]
+                        names[full] = MEGATRON.parameter_in_layer(source, layer, place)
         return names
 
     def part_aliases(self, here: Standing, supply: Supply) -> dict[str, str]:

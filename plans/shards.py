@@ -15,6 +15,7 @@ from math import prod
 
 from plans.layout import ParallelLayout
 from plans.model import ModelSpec
+from plans.stages import places_of, stage_layers
 from plans.values import frozen
 
 EMBEDDING_TENSOR = "model.embed_tokens.weight"
@@ -63,7 +64,7 @@ class Engine:
     """One engine's words for the parameters of each part, and how it orders q, k and v.
 
     Names of a layer's modules follow `layer_prefix` and the layer's number, which
-    counts from the start of the stage when `local_layers`, else of the model.
+    counts the layers of the stage when `local_layers`, else of the model.
     """
 
     embedding: str
@@ -82,16 +83,15 @@ class Engine:
 
     def boxes(self, model: ModelSpec, layout: ParallelLayout, rank: int) -> tuple[Box, ...]:
         """Everything `rank` of `layout` holds, in the order of the model."""
-        assert layout.vpp == 1, "virtual pipeline stages have no boxes"
         place = layout.coordinates(rank)
-        parts = stage_parts(model, layout.pp, place["pp"])
+        parts = stage_parts(model, layout, place["pp"])
         held = {
             part: self.part_boxes(model, layout.tp, place["tp"], part)
             for part in dict.fromkeys(part for part, _ in parts)
         }
-        first = layer_range(model, layout.pp, place["pp"]).start
+        places = places_of(stage_layers(model.layer_count, layout, place["pp"]))
         return tuple(
-            box if layer is None else self.in_layer(box, layer, first)
+            box if layer is None else self.in_layer(box, layer, places[layer])
             for part, layer in parts
             for box in held[part]
         )
@@ -109,14 +109,14 @@ class Engine:
         }[part]
         return _stack(parameter, [(tensor, *_share(model.padded_vocab_size, tp, coordinate))])
 
-    def in_layer(self, box: Box, layer: int, first_layer: int) -> Box:
-        """A box of Part.LAYER under its full names, on a stage that starts at `first_layer`."""
-        parameter = self.parameter_in_layer(box.parameter, layer, first_layer)
+    def in_layer(self, box: Box, layer: int, place: int) -> Box:
+        """A box of Part.LAYER under its full names; `place` is the layer's among its stage's."""
+        parameter = self.parameter_in_layer(box.parameter, layer, place)
         return replace(box, parameter=parameter, tensor=tensor_prefix(layer) + box.tensor)
 
-    def parameter_in_layer(self, parameter: str, layer: int, first_layer: int) -> str:
-        """The full name of a layer's parameter on a stage that starts at `first_layer`."""
-        number = layer - first_layer if self.local_layers else layer
+    def parameter_in_layer(self, parameter: str, layer: int, place: int) -> str:
+        """The full name of a layer's parameter; `place` is the layer's among its stage's."""
+        number = place if self.local_layers else layer
         return f"{self.layer_prefix}{number}.{parameter}"
 
     def _layer(self, model: ModelSpec, tp: int, coordinate: int) -> Iterator[Box]:
@@ -140,7 +140,7 @@ class Engine:
 def megatron_boxes(model: ModelSpec, layout: ParallelLayout, rank: int) -> tuple[Box, ...]:
     """What Megatron-core holds on `rank`, under the names of GPTModel with the local layer spec.
 
-    Layers are numbered within the stage; q, k, v interleave per KV group ([R queries, k, v],
+    Layers are numbered within the stage, virtual stages one after another; q, k, v interleave per KV group ([R queries, k, v],
     a tensor-parallel rank holding an equal share of those rows, also when there are fewer
     groups than ranks); fc1 is [gate; up]. With several pipeline stages a tied model has a
     second copy of the embedding, `output_layer.weight`, on the last stage.
@@ -156,24 +156,19 @@ def vllm_boxes(model: ModelSpec, layout: ParallelLayout, rank: int) -> tuple[Box
     return VLLM.boxes(model, layout, rank)
 
 
-def stage_parts(model: ModelSpec, pp: int, stage: int) -> list[tuple[Part, int | None]]:
+def stage_parts(
+    model: ModelSpec, layout: ParallelLayout, stage: int
+) -> list[tuple[Part, int | None]]:
     """The parts of one pipeline stage in the order of the model; layers with their number."""
     parts: list[tuple[Part, int | None]] = [(Part.EMBEDDING, None)] if stage == 0 else []
-    parts += [(Part.LAYER, layer) for layer in layer_range(model, pp, stage)]
-    if stage == pp - 1:
+    parts += [(Part.LAYER, layer) for layer in stage_layers(model.layer_count, layout, stage)]
+    if stage == layout.pp - 1:
         parts.append((Part.NORM, None))
         if not model.tied_embeddings:
             parts.append((Part.HEAD, None))
-        elif pp > 1:
+        elif layout.pp > 1:
             parts.append((Part.SECOND_EMBEDDING, None))
     return parts
-
-
-def layer_range(model: ModelSpec, pp: int, stage: int) -> range:
-    """The layers of one pipeline stage; the one place that knows how layers are dealt out."""
-    count, rest = divmod(model.layer_count, pp)
-    assert rest == 0, f"{model.layer_count} layers do not divide into {pp} stages"
-    return range(stage * count, (stage + 1) * count)
 
 
 def tensor_prefix(layer: int) -> str:

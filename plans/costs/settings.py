@@ -9,9 +9,9 @@ from plans.costs.resident import TRAINED, concurrency_bytes
 from plans.costs.work import packs
 from plans.dataflow import Role
 from plans.layout import ParallelLayout
-from plans.legality import uneven_stages
 from plans.placement import RolloutSettings, TrainSettings
 from plans.space import Feature, Space
+from plans.stages import uneven_stages
 from plans.units import GIB, MIB
 from plans.workload import Workload
 

@@ -39,6 +39,8 @@ LAYOUTS = [
     ParallelLayout(pp=2),
     ParallelLayout(tp=2, pp=2, dp=2),
     ParallelLayout(tp=4, dp=2, order="dp-tp"),
+    ParallelLayout(pp=2, vpp=2),
+    ParallelLayout(tp=2, pp=3),
 ]
 
 
