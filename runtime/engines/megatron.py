@@ -31,9 +31,9 @@ def megatron_groups(layout: ParallelLayout, first_rank: int = 0) -> MegatronGrou
 
     Roles of the same layout share the result. PlanError for layouts Megatron-core cannot run.
     """
-    if layout.order != MEGATRON_ORDER or layout.cp > 1 or layout.ep > 1 or layout.vpp > 1:
+    if layout.order != MEGATRON_ORDER or layout.cp > 1 or layout.ep > 1:
         raise PlanError(
-            f"{layout} in the order {layout.order}: training runs tp, dp and pp in the order "
+            f"{layout} in the order {layout.order}: training runs tp, dp, pp and vpp in the order "
             f"{MEGATRON_ORDER}"
         )
     megatron_start.prepare()
@@ -82,8 +82,9 @@ class MegatronScorer:
             groups.collection.tp, model.vocab_size, model.padded_vocab_size
         )
         values = kind == "values"
-        self.network = megatron_model.build_model(model, groups, settings, precision, values)
-        self.runner: Any = self._wrapped(self.network)
+        # one network a virtual stage: pieces of the model that follow one another only in name
+        self.chunks = megatron_model.build_chunks(model, groups, settings, precision, values)
+        self.runners = [self._wrapped(chunk) for chunk in self.chunks]
         self.boxes = megatron_weights.role_boxes(model, groups.layout, groups.rank, values)
         megatron_weights.mark_sharded(model, self.parameters(), self.boxes)
         # a critic's head starts at zero: first values are zero, first advantages the returns
@@ -95,8 +96,15 @@ class MegatronScorer:
         network.requires_grad_(False)
         return network
 
+    @property
+    def network(self) -> Any:
+        """The chunk with the end of the model, on its last stage."""
+        return self.chunks[-1]
+
     def parameters(self) -> Mapping[str, Tensor]:
-        return dict(self.network.named_parameters())
+        from runtime.engines.megatron_model import stage_parameters
+
+        return stage_parameters(self.chunks)
 
     def fill(self, weights: Mapping[str, Tensor]) -> None:
         from runtime.engines.megatron_weights import fill_parameters
@@ -142,6 +150,7 @@ class MegatronScorer:
             device=self._device,
             multiple=layout.tp if config.sequence_parallel else 1,
             alike=layout.pp > 1,
+            turns=layout.pp if layout.vpp > 1 else 1,
         )
         return cutter.cut(shard, together, rounds)
 
@@ -167,11 +176,13 @@ class MegatronScorer:
             return output_of(network, micro), partial(on_output, micro)
 
         collection, layout = self.groups.collection, self.groups.layout
-        schedule = get_forward_backward_func(layout.pp, None)
+        virtual = layout.vpp > 1
+        schedule = get_forward_backward_func(layout.pp, layout.vpp if virtual else None)
+        iterators = [iter(micro_batches) for _ in self.runners]
         outputs: list[Any] = schedule(
             forward_step_func=step,
-            data_iterator=iter(micro_batches),
-            model=self.runner,
+            data_iterator=iterators if virtual else iterators[0],
+            model=self.runners if virtual else self.runners[0],
             num_microbatches=len(micro_batches),
             seq_length=first.shape[1],
             micro_batch_size=first.shape[0],
@@ -204,7 +215,7 @@ class MegatronEngine(MegatronScorer):
         from runtime.engines.megatron_optimizer import build_optimizer
 
         self.entropy = entropy
-        self.optimizer = build_optimizer(self.runner, self.groups, self.settings, optimizer)
+        self.optimizer = build_optimizer(self.runners, self.groups, self.settings, optimizer)
 
     def _wrapped(self, network: Any) -> Any:
         from runtime.engines.megatron_optimizer import wrap_model
@@ -219,7 +230,8 @@ class MegatronEngine(MegatronScorer):
     def update(
         self, shard: Sequences, loss: LossFunction, *, together: int = 1, rounds: int = 1
     ) -> dict[str, float]:
-        self.runner.zero_grad_buffer()
+        for runner in self.runners:
+            runner.zero_grad_buffer()
         self.optimizer.zero_grad()
         mask = shard.response_mask
         width = shard.tokens.shape[1] - 1
@@ -267,9 +279,9 @@ class MegatronEngine(MegatronScorer):
     def save(self, folder: Path) -> None:
         from runtime.engines.megatron_checkpoint import save_state
 
-        save_state(folder, self.network, self.optimizer, self.groups)
+        save_state(folder, self.chunks, self.optimizer, self.groups)
 
     def load(self, folder: Path) -> None:
         from runtime.engines.megatron_checkpoint import load_state
 
-        load_state(folder, self.network, self.optimizer, self.groups)
+        load_state(folder, self.chunks, self.optimizer, self.groups)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,16 @@ class InProcessSave(TorchDistSaveShardedStrategy):  # type: ignore[misc]
 
 
 def save_state(
-    folder: Path, network: CausalModel, optimizer: MegatronOptimizer, groups: MegatronGroups
+    folder: Path,
+    chunks: Sequence[CausalModel],
+    optimizer: MegatronOptimizer,
+    groups: MegatronGroups,
 ) -> None:
     """Write model and optimizer into an empty folder; all ranks of the layout take part.
 
     Raises OSError when a file cannot be written.
     """
-    state = _state(network, optimizer, groups, loading=False)
+    state = _state(chunks, optimizer, groups, loading=False)
     try:
         with _outdated_calls():
             dist_checkpointing.save(state, str(folder), sharded_strategy=InProcessSave(*FORMAT))
@@ -67,21 +70,23 @@ def save_state(
 
 
 def load_state(
-    folder: Path, network: CausalModel, optimizer: MegatronOptimizer, groups: MegatronGroups
+    folder: Path,
+    chunks: Sequence[CausalModel],
+    optimizer: MegatronOptimizer,
+    groups: MegatronGroups,
 ) -> None:
     """Read what `save_state` wrote, under any layout.
 
     Raises UserError when the folder holds no checkpoint, a damaged one, or another model's.
     """
-    state = _read(folder, _state(network, optimizer, groups, loading=True))
-    network.load_state_dict(state["model"])
+    state = _read(folder, _state(chunks, optimizer, groups, loading=True))
+    _fill(chunks, state)
     optimizer.load_state_dict(state["optimizer"])
 
 
-def load_model(folder: Path, network: CausalModel, groups: MegatronGroups) -> None:
+def load_model(folder: Path, chunks: Sequence[CausalModel], groups: MegatronGroups) -> None:
     """Read the model alone of what `save_state` wrote, under any layout; UserError as above."""
-    state = _read(folder, {"model": network.sharded_state_dict(metadata=_metadata(groups))})
-    network.load_state_dict(state["model"])
+    _fill(chunks, _read(folder, _model_state(chunks, _metadata(groups))))
 
 
 def _read(folder: Path, empty: dict[str, Any]) -> dict[str, Any]:
@@ -97,6 +102,11 @@ def _read(folder: Path, empty: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
+def _fill(chunks: Sequence[CausalModel], state: dict[str, Any]) -> None:
+    for turn, chunk in enumerate(chunks):
+        chunk.load_state_dict(state[f"model{turn}"])
+
+
 def _metadata(groups: MegatronGroups) -> dict[str, Any]:
     # fully_reshardable is the one kind of 0.16.1 that another tp or pp can read
     return {
@@ -107,13 +117,24 @@ def _metadata(groups: MegatronGroups) -> dict[str, Any]:
 
 
 def _state(
-    network: CausalModel, optimizer: MegatronOptimizer, groups: MegatronGroups, loading: bool
+    chunks: Sequence[CausalModel],
+    optimizer: MegatronOptimizer,
+    groups: MegatronGroups,
+    loading: bool,
 ) -> dict[str, Any]:
     metadata = _metadata(groups)
-    model = network.sharded_state_dict(metadata=metadata)
+    model = _model_state(chunks, metadata)
     return {
-        "model": model,
+        **model,
         "optimizer": optimizer.sharded_state_dict(model, is_loading=loading, metadata=metadata),
+    }
+
+
+def _model_state(chunks: Sequence[CausalModel], metadata: dict[str, Any]) -> dict[str, Any]:
+    # names in the file come from the tensors' own keys: the same whatever the number of chunks
+    return {
+        f"model{turn}": chunk.sharded_state_dict(metadata=metadata)
+        for turn, chunk in enumerate(chunks)
     }
 
 

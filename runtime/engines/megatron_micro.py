@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -59,21 +61,24 @@ class Cutter:
     """Cuts shards into micro-batches for one engine.
 
     `multiple`: by what a length must divide; `alike`: micro-batches of a shard have one shape,
-    as the stages of a pipeline expect.
+    as the stages of a pipeline expect; `turns`: by what their number must divide, as an
+    interleaved schedule wants.
     """
 
     settings: TrainSettings
     device: torch.device
     multiple: int
     alike: bool
+    turns: int = 1
 
     def cut(self, shard: Sequences, together: int, rounds: int) -> list[MicroBatch]:
         """The pieces of a shard, `rounds` of them at least, with `together` rows in one."""
-        return (
+        pieces = (
             self._packed(shard, together, rounds)
             if self.settings.micro_tokens
             else self._padded(shard)
         )
+        return pieces + [_empty(pieces[0])] * (-len(pieces) % self.turns)
 
     def _padded(self, shard: Sequences) -> list[MicroBatch]:
         """Pieces of as many rows each, padded to the longest of them, or of the shard."""
@@ -130,3 +135,16 @@ class Cutter:
     def _rounded(self, length: int) -> int:
         """A length that divides; an empty piece has tokens too, all of them padding."""
         return max(1, -(-length // self.multiple)) * self.multiple
+
+
+def _empty(like: MicroBatch) -> MicroBatch:
+    """A piece of the same shape that is all padding."""
+    nothing = torch.zeros(0, dtype=torch.int64)
+    return replace(
+        like,
+        inputs=torch.zeros_like(like.inputs),
+        targets=torch.zeros_like(like.targets),
+        rows=nothing,
+        lengths=nothing,
+        segments=(like.inputs.numel(),) if like.segments else (),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,13 +12,15 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.utils import get_pg_rank, make_tp_sharded_tensor_for_checkpoint
 from torch.nn.functional import silu
 
+from plans.layout import ParallelLayout
 from plans.model import ModelSpec
 from plans.placement import TrainSettings
-from plans.shards import layer_range
 from plans.source import PlanError
+from plans.stages import stage_layers, uneven_stages
 from runtime.engines.megatron_groups import MegatronGroups
 from runtime.engines.megatron_layers import ValueHead, block
 
+LAYERS = "decoder.layers."
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -52,40 +55,65 @@ class CausalModel(GPTModel):  # type: ignore[misc]
         )
 
 
-def build_model(
+def build_chunks(
     model: ModelSpec,
     groups: MegatronGroups,
     settings: TrainSettings,
     precision: str,
     values: bool,
-) -> CausalModel:
-    """This rank's part of a model with uninitialised weights; `values`: a critic's.
+) -> list[CausalModel]:
+    """This rank's parts of a model with uninitialised weights; `values`: a critic's.
 
-    The vocabulary is padded to `model.padded_vocab_size` rows.
+    One part for each virtual stage. The vocabulary is padded to `model.padded_vocab_size` rows.
     """
     config = _config(model, groups, settings, DTYPES[precision])
-    layers = len(layer_range(model, groups.layout.pp, groups.layout.coordinates(groups.rank)["pp"]))
-    network = CausalModel(
-        config,
-        block(layers, config),
-        vocab_size=model.padded_vocab_size,
-        max_sequence_length=model.max_positions,
-        pre_process=groups.first_stage,
-        post_process=groups.last_stage,
-        position_embedding_type="rope",
-        rotary_base=model.rope_theta,
-        share_embeddings_and_output_weights=model.tied_embeddings and not values,
-        pg_collection=groups.collection,
-    )
-    if values and groups.last_stage:
-        network.output_layer = ValueHead(config, groups.collection)
-    return network
+    layout, stage = groups.layout, groups.layout.coordinates(groups.rank)["pp"]
+    layers = len(stage_layers(model.layer_count, layout, stage)) // layout.vpp
+    chunks = []
+    for turn in range(layout.vpp):
+        last = groups.last_stage and turn == layout.vpp - 1
+        chunk = CausalModel(
+            config,
+            block(layers, config),
+            vocab_size=model.padded_vocab_size,
+            max_sequence_length=model.max_positions,
+            pre_process=groups.first_stage and turn == 0,
+            post_process=last,
+            position_embedding_type="rope",
+            rotary_base=model.rope_theta,
+            share_embeddings_and_output_weights=model.tied_embeddings and not values,
+            pg_collection=groups.collection,
+            vp_stage=turn if layout.vpp > 1 else None,
+        )
+        if values and last:
+            chunk.output_layer = ValueHead(config, groups.collection)
+        chunks.append(chunk)
+    return chunks
+
+
+def stage_parameters(chunks: Sequence[CausalModel]) -> Mapping[str, torch.Tensor]:
+    """The parameters of all chunks of a rank, their layers numbered one chunk after another."""
+    named: dict[str, torch.Tensor] = {}
+    before = 0
+    for chunk in chunks:
+        for name, parameter in chunk.named_parameters():
+            named[_numbered_from(before, name)] = parameter
+        before += len(chunk.decoder.layers)
+    return named
+
+
+def _numbered_from(first: int, name: str) -> str:
+    if not name.startswith(LAYERS):
+        return name
+    number, rest = name.removeprefix(LAYERS).split(".", 1)
+    return f"{LAYERS}{first + int(number)}.{rest}"
 
 
 def _config(
     model: ModelSpec, groups: MegatronGroups, settings: TrainSettings, dtype: torch.dtype
 ) -> TransformerConfig:
     cuda = torch.cuda.is_available()
+    layout = groups.layout
     return TransformerConfig(
         num_layers=model.layer_count,
         hidden_size=model.hidden_size,
@@ -102,9 +130,9 @@ def _config(
         qk_layernorm=model.qk_norm,
         hidden_dropout=0.0,
         attention_dropout=0.0,
-        tensor_model_parallel_size=groups.layout.tp,
-        pipeline_model_parallel_size=groups.layout.pp,
-        sequence_parallel=settings.sequence_parallel and groups.layout.tp > 1,
+        tensor_model_parallel_size=layout.tp,
+        pipeline_model_parallel_size=layout.pp,
+        sequence_parallel=settings.sequence_parallel and layout.tp > 1,
         # weights are loaded, never drawn here; on a GPU the memory is taken there
         perform_initialization=False,
         use_cpu_initialization=not cuda,
@@ -123,7 +151,24 @@ def _config(
         apply_rope_fusion=cuda and bool(HAVE_TE),
         gradient_accumulation_fusion=False,
         **_recompute(settings.recompute),
+        **_stages(model, layout),
     )
+
+
+def _stages(model: ModelSpec, layout: ParallelLayout) -> dict[str, Any]:
+    """How the layers are dealt out, where that is not in equal runs."""
+    if layout.vpp > 1:
+        return {
+            "virtual_pipeline_model_parallel_size": layout.vpp,
+            "microbatch_group_size_per_vp_stage": layout.pp,
+        }
+    ends = uneven_stages(model.layer_count, layout.pp)
+    if ends is None:
+        return {}
+    return {
+        "num_layers_in_first_pipeline_stage": ends[0],
+        "num_layers_in_last_pipeline_stage": ends[1],
+    }
 
 
 def _recompute(kind: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def wrap_model(
 
 
 def build_optimizer(
-    wrapped: DistributedDataParallel,
+    chunks: list[DistributedDataParallel],
     groups: MegatronGroups,
     settings: TrainSettings,
     spec: OptimizerSpec,
@@ -62,13 +62,13 @@ def build_optimizer(
         adam_beta2=spec.betas[1],
         adam_eps=spec.eps,
         clip_grad=spec.clip_grad,
-        bf16=wrapped.config.bf16,
-        params_dtype=wrapped.config.params_dtype,
+        bf16=chunks[0].config.bf16,
+        params_dtype=chunks[0].config.params_dtype,
         use_distributed_optimizer=settings.distributed_optimizer,
     )
     optimizer = get_megatron_optimizer(
         config,
-        [wrapped],
+        chunks,
         config_overrides=get_standard_config_overrides(config),
         use_gloo_process_groups=False,
         pg_collection=groups.collection,

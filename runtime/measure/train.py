@@ -77,14 +77,15 @@ def mean_loss(log_probs: Tensor, _: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
 
 def bare_update(engine: MegatronEngine, shard: Sequences) -> None:
     """Forward, backward, reduce and step, by hand: no schedule, no objective, no report."""
-    engine.runner.zero_grad_buffer()
+    (runner,) = engine.runners
+    runner.zero_grad_buffer()
     engine.optimizer.zero_grad()
     for micro in engine.micro_batches(shard):
-        output = output_of(engine.runner, micro)
+        output = output_of(runner, micro)
         loss, _ = mean_loss(engine.per_token(micro, output)[0], micro.rows)
         loss.backward()  # type: ignore[no-untyped-call]
     finalize = engine.network.config.finalize_model_grads_func
-    finalize([engine.runner], None, pg_collection=engine.groups.collection)
+    finalize([runner], None, pg_collection=engine.groups.collection)
     engine.optimizer.step()
 
 

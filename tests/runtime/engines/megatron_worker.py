@@ -1,6 +1,6 @@
 """Run under mpirun: measures the Megatron engine on one world size, case after case.
 
-megatron_worker.py FOLDER CASE... ; a case is 'name family tp,dp,pp'. Rank 0 writes
+megatron_worker.py FOLDER CASE... ; a case is 'name family tp,dp,pp[,vpp]'. Rank 0 writes
 FOLDER/results.json: what every rank measured, by case and in rank order.
 """
 
@@ -149,13 +149,14 @@ def _whole(trained: Any) -> list[torch.Tensor]:
 
 
 def _layouts(size: int) -> list[ParallelLayout]:
-    degrees = [1, 2, 4]
+    degrees = [1, 2]
     return [
-        ParallelLayout(tp=tp, dp=dp, pp=pp)
+        ParallelLayout(tp=tp, dp=dp, pp=pp, vpp=vpp)
         for tp in degrees
         for dp in degrees
         for pp in degrees
-        if tp * dp * pp == size and tp < 4 and dp < 4 and pp < 4
+        for vpp in degrees[:pp]
+        if tp * dp * pp == size
     ]
 
 
@@ -315,9 +316,10 @@ def main(folder: Path, cases: list[str]) -> None:
     results: dict[str, Any] = {}
     for case in cases:
         name, family, degrees, *label = case.split()
-        tp, dp, pp = map(int, degrees.split(","))
+        tp, dp, pp, *virtual = map(int, degrees.split(","))
+        layout = ParallelLayout(tp=tp, dp=dp, pp=pp, vpp=virtual[0] if virtual else 1)
         place = folder / (label[0] if label else name)
-        measured = globals()[name](family, ParallelLayout(tp=tp, dp=dp, pp=pp), place)
+        measured = globals()[name](family, layout, place)
         ranks: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(ranks, measured)
         results[case] = ranks

@@ -23,12 +23,13 @@ LENGTH = 24
 RESPONSE_TOKENS = 74
 
 # what can go wrong in each: biases; one KV head for four queries; norms of q and k; one
-# embedding for both ends
+# embedding for both ends; stages of unequal length
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2", {}),
     "llama": ("Llama", {"rope_theta": 50000.0, "num_attention_heads": 8, "head_dim": 16}),
     "qwen3": ("Qwen3", {"head_dim": 32}),
     "tied": ("Qwen2", {"tie_word_embeddings": True}),
+    "five": ("Qwen2", {"num_hidden_layers": 5}),
 }
 
 # with eps this large a step is nearly the gradient times lr, so parameters show gradients
