@@ -191,14 +191,14 @@ def unrunnable(job: JobSpec) -> list[str]:
     }
     return [
         *(name for name, present in found.items() if present),
-        *_fixed(job, ("cp", "ep", "vpp", "sleep", "optimizer_offload")),
+        *_fixed(job, ("cp", "ep", "sleep")),
     ]
 
 
 def unplanned(job: JobSpec) -> list[str]:
     """What of a job the planner does not take into account yet, each in a few words."""
     judged = job.algorithm.lag and job.reward.model
-    return [*(["a lag with a reward model"] if judged else []), *_fixed(job, ("cp", "ep", "vpp"))]
+    return [*(["a lag with a reward model"] if judged else []), *_fixed(job, ("cp", "ep"))]
 
 
 def _fixed(job: JobSpec, options: tuple[str, ...]) -> list[str]:

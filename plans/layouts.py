@@ -14,6 +14,7 @@ from plans.legality import (
     rollout_reason,
     stage_reason,
     tensor_reason,
+    virtual_reason,
 )
 from plans.space import CONTEXT_DEGREES, LEAST_TOKENS, VIRTUAL_DEGREES, Feature, Space
 from plans.values import frozen
@@ -134,19 +135,26 @@ def _train_layouts(
                 if reason:
                     yield layout, reason
                     continue
-                yield from ((one, "") for one in _variants(workload, layout, space))
+                yield from _variants(workload, layout, space, fixed)
 
 
-def _variants(workload: Workload, layout: ParallelLayout, space: Space) -> Iterator[ParallelLayout]:
-    """The layout with each legal pair of expert degree and virtual stages."""
+def _variants(
+    workload: Workload, layout: ParallelLayout, space: Space, fixed: Degrees
+) -> Iterator[Judged]:
+    """The layout with each legal pair of expert degree and virtual stages.
+
+    Illegal ones are left out, but where the user asks for them.
+    """
     experts = workload.model.experts
     wide = experts.count if experts and space.allows(Feature.EXPERT) else 1
-    deep = VIRTUAL_DEGREES if layout.pp > 1 and space.allows(Feature.VIRTUAL) else (1,)
+    asked = fixed.get("vpp", 1)
+    deep = {*VIRTUAL_DEGREES, asked} if space.allows(Feature.VIRTUAL) else {1}
     share = layout.dp * layout.cp
     for ep in (one for one in divisors(min(wide, share)) if share % one == wide % one == 0):
-        for vpp in deep:
-            if vpp == 1 or workload.model.layer_count % (layout.pp * vpp) == 0:
-                yield layout if ep == vpp == 1 else replace(layout, ep=ep, vpp=vpp)
+        for vpp in sorted(deep):
+            reason = virtual_reason(workload, layout.pp, vpp)
+            if not reason or vpp == asked:
+                yield (layout if ep == vpp == 1 else replace(layout, ep=ep, vpp=vpp)), reason
 
 
 def _context_degrees(workload: Workload, ranks: int, space: Space) -> list[int]:

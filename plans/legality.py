@@ -63,6 +63,18 @@ def check_rollout(workload: Workload) -> None:
         raise PlanError(text, at=("roles", "actor_rollout"))
 
 
+def check_offload(workload: Workload) -> None:
+    """PlanError when the optimizer shall leave a device whose memory is the host's."""
+    if all(group.hardware.platform != "cpu" for group in workload.groups):
+        return
+    for role in TRAINED:
+        if getattr(workload.job.roles, role).optimizer_offload:
+            raise PlanError(
+                "the optimizer of a CPU rank is in host memory as it is; leave it out",
+                at=("roles", role, "optimizer_offload"),
+            )
+
+
 def tensor_reason(workload: Workload, tp: int) -> str:
     """Why Megatron-core cannot cut the model's matrices into `tp` parts."""
     heads = workload.model.kv_head_count
@@ -83,6 +95,19 @@ def stage_reason(workload: Workload, pp: int, *, uneven: bool = False) -> str:
     if layers % pp == 0 or (uneven and uneven_stages(layers, pp)):
         return ""
     return f"pp {pp} does not divide {layers} layers"
+
+
+def virtual_reason(workload: Workload, pp: int, vpp: int) -> str:
+    """Why a rank cannot hold `vpp` virtual stages of a pipeline of `pp` ranks."""
+    layers = workload.model.layer_count
+    tests = (
+        (vpp == 1 or pp > 1, f"vpp {vpp} wants more than one pipeline stage"),
+        (
+            vpp == 1 or layers % (pp * vpp) == 0,
+            f"pp {pp} × vpp {vpp} does not divide {layers} layers",
+        ),
+    )
+    return _first(tests)
 
 
 def batch_reason(workload: Workload, layout: ParallelLayout) -> str:

@@ -140,10 +140,10 @@ class Engine:
 def megatron_boxes(model: ModelSpec, layout: ParallelLayout, rank: int) -> tuple[Box, ...]:
     """What Megatron-core holds on `rank`, under the names of GPTModel with the local layer spec.
 
-    Layers are numbered within the stage, virtual stages one after another; q, k, v interleave per KV group ([R queries, k, v],
-    a tensor-parallel rank holding an equal share of those rows, also when there are fewer
-    groups than ranks); fc1 is [gate; up]. With several pipeline stages a tied model has a
-    second copy of the embedding, `output_layer.weight`, on the last stage.
+    Layers are numbered within the stage, virtual stages one after another; q, k, v interleave
+    per KV group ([R queries, k, v], a tensor-parallel rank holding an equal share of those rows,
+    also when there are fewer groups than ranks); fc1 is [gate; up]. With several pipeline
+    stages a tied model has a second copy of the embedding, `output_layer.weight`, on the last.
     """
     return MEGATRON.boxes(model, layout, rank)
 

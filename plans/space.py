@@ -31,9 +31,6 @@ UNSUPPORTED = {
     Feature.LAYOUTS: "the rows of a batch are cut once, for all roles but the rollout",
     Feature.CONTEXT: "the log-probability pass has whole sequences on a rank",
     Feature.EXPERT: "the switch has no boxes for expert weights",
-    Feature.VIRTUAL: "the switch has no boxes for virtual stages",
-    Feature.UNEVEN: "the switch has boxes for equal stages only",
-    Feature.OFFLOAD: "Adam's states stay on the device",
     Feature.SLEEP: "weights shared by both engines cannot be unmapped by one",
 }
 # Of context parallelism and of virtual stages; published runs have no others.
@@ -64,7 +61,7 @@ SPACES = {space.name: space for space in (RUNNABLE, GROUPED, FULL)}
 
 
 def features_of(candidate: Candidate) -> tuple[Feature, ...]:
-    """The features that a candidate uses, in the order of their names above."""
+    """What a candidate uses and no run here can do, in the order of the names above."""
     layouts = [one.layout for one in candidate.placements if one.role != Role.ACTOR_ROLLOUT]
     settings = [one.train for one in candidate.placements if one.train]
     rollouts = [one.rollout for one in candidate.placements if one.rollout]
@@ -78,4 +75,4 @@ def features_of(candidate: Candidate) -> tuple[Feature, ...]:
         Feature.OFFLOAD: any(one.optimizer_offload for one in settings),
         Feature.SLEEP: any(one.sleep for one in rollouts),
     }
-    return tuple(feature for feature in Feature if used.get(feature))
+    return tuple(feature for feature in UNSUPPORTED if used[feature])

@@ -96,10 +96,14 @@ class EvalSpec(Part):
 
 
 class CheckpointSpec(Part):
-    """Steps between checkpoints (None: the planner decides) and how many are kept."""
+    """Steps between checkpoints (None: the planner decides) and how many are kept.
+
+    With `background` a copy on the host is written while the next steps go on.
+    """
 
     every: Positive | None = None
     keep: Annotated[int, Field(ge=2)] = 2
+    background: bool = False
 
 
 class ExperienceSpec(Part):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,17 +16,19 @@ from plans.record import ExitCode
 from plans.values import frozen
 from runtime.commit import (
     STEP_NAME,
-    commit_together,
+    Commit,
     committed_steps,
     prune,
     step_name,
     verify_together,
 )
 from runtime.control import Control
+from runtime.engines import Saving
 from runtime.events import EventLog
-from runtime.files import make_folder, remove_unfinished, write_file, write_json
+from runtime.files import make_folder, refusals_told, remove_unfinished, write_file, write_json
 from runtime.manifest import DamagedFolder, Manifest
 from runtime.mistakes import RunMistake
+from runtime.saving import Unfinished
 from runtime.versions import run_versions
 
 FOLDER = "checkpoints"
@@ -35,12 +39,12 @@ STATE = "state.json"
 class Saved(Protocol):
     """What a checkpoint holds of an engine."""
 
-    def save(self, folder: Path) -> None:
-        """Write model and optimizer, all ranks together."""
+    def begin_save(self, folder: Path, *, copies: bool) -> Saving:
+        """Begin to write model and optimizer, all ranks together; a copy of them on request."""
         ...
 
     def load(self, folder: Path) -> None:
-        """Take over what `save` wrote, whatever the layout was."""
+        """Take over what was saved, whatever the layout was."""
         ...
 
 
@@ -59,40 +63,108 @@ class Resumed:
     folder: Path
 
 
-def save(
-    step: int,
-    engines: Mapping[Role, Saved],
-    state: Mapping[str, Any],
-    control: Control,
-    run_folder: Path,
-    plan: Plan,
-) -> Path:
-    """Write and commit the checkpoint of a finished step; all ranks call this. Returns its folder.
+@dataclass(slots=True, kw_only=True)
+class Saver:
+    """Writes the checkpoints of a run: at once, or, if the job asks for it, beside its steps.
 
-    `engines` are those of this rank that learn. `state` is what else the run wants back, in
-    JSON. Older checkpoints beyond the plan's number are removed once this one is safe.
+    All ranks call its methods at the same time. One checkpoint is on its way at a time. Older
+    ones beyond the plan's number are removed once it is safe, and never before.
     """
-    parent = run_folder / FOLDER
-    everyones = control.gather([str(role) for role in engines], what="checkpoint: roles")
-    roles = sorted({role for names in everyones for role in names})
 
-    def write(folder: Path) -> None:
-        if control.rank == 0:
-            for role in roles:
-                make_folder(folder / role)
-            about = {"step": step, "roles": roles, "model": _model(plan), "state": dict(state)}
-            write_json(folder / STATE, about)
-        control.barrier("checkpoint: folders", _deadline(plan))
-        for role in sorted(engines):
-            engines[role].save(folder / role)
+    engines: Mapping[Role, Saved]
+    control: Control
+    run_folder: Path
+    plan: Plan
+    events: EventLog
+    _unfinished: Unfinished | None = None
+    _held_seconds: float = 0.0
 
-    header = Manifest(step=step, plan_digest=plan.digest, versions=run_versions(control))
-    final = parent / step_name(step)
-    commit_together(final, header, write, control=control, deadline_seconds=_deadline(plan))
-    if control.rank == 0:
-        write_file(parent / LATEST, f"{final.name}\n".encode())
-        prune(parent, step, plan.job.checkpoint.keep)
-    return final
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write the checkpoint of a finished step, or begin to; the one before is committed first.
+
+        `engines` are those of this rank that learn. `state` is what else the run wants back,
+        in JSON.
+        """
+        self.wait()
+        began = time.perf_counter()
+        with self._holding():
+            self._unfinished = self._begun(step, state, began)
+            self._unfinished.start()
+        if not self._unfinished.threaded:
+            self.wait()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint was begun and is not committed."""
+        return self._unfinished is not None
+
+    def poll(self) -> None:
+        """Between two steps: commit what all ranks have written meanwhile."""
+        self._advance(wait=False)
+
+    def wait(self) -> None:
+        """Return when the checkpoint that was begun is committed."""
+        self._advance(wait=True)
+
+    def held_seconds(self) -> float:
+        """Seconds in which checkpoints kept this rank from its steps, since this was asked."""
+        held, self._held_seconds = self._held_seconds, 0.0
+        return held
+
+    def _begun(self, step: int, state: Mapping[str, Any], began: float) -> Unfinished:
+        control, plan = self.control, self.plan
+        everyones = control.gather([str(role) for role in self.engines], what="checkpoint: roles")
+        roles = sorted({role for names in everyones for role in names})
+        commit = Commit(
+            folder=self.run_folder / FOLDER / step_name(step),
+            header=Manifest(step=step, plan_digest=plan.digest, versions=run_versions(control)),
+            control=control,
+            seconds=_deadline(plan),
+        )
+        threaded = plan.job.checkpoint.background
+        with commit.cleared_when_refused():
+            commit.begin()
+            with commit.peer_may_leave(), refusals_told(commit.temporary):
+                if control.rank == 0:
+                    for role in roles:
+                        make_folder(commit.temporary / role)
+                    about = {"step": step, "roles": roles, "model": _model(plan)}
+                    write_json(commit.temporary / STATE, {**about, "state": dict(state)})
+                control.barrier("checkpoint: folders", _deadline(plan))
+                parts = [
+                    self.engines[role].begin_save(commit.temporary / role, copies=threaded)
+                    for role in sorted(self.engines)
+                ]
+        return Unfinished(step=step, commit=commit, parts=parts, threaded=threaded, began=began)
+
+    def _advance(self, *, wait: bool) -> None:
+        one = self._unfinished
+        if one is None:
+            return
+        with self._holding():
+            if not one.advance(wait=wait):
+                return
+            self._unfinished = None
+            if self.control.rank == 0:
+                parent = one.folder.parent
+                write_file(parent / LATEST, f"{one.folder.name}\n".encode())
+                prune(parent, one.step, self.plan.job.checkpoint.keep)
+        self.events.event(
+            "checkpoint",
+            step=one.step,
+            folder=one.folder.name,
+            held_seconds=round(one.held_seconds, 3),
+            seconds=round(one.seconds, 3),
+        )
+
+    @contextmanager
+    def _holding(self) -> Iterator[None]:
+        began, one = time.perf_counter(), self._unfinished
+        yield
+        spent = time.perf_counter() - began
+        self._held_seconds += spent
+        if one := one or self._unfinished:
+            one.held_seconds += spent
 
 
 def load_latest(

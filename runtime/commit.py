@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,24 +55,96 @@ def commit_together(
     the temporary folder is removed (so that a full disk can take its verdict), and the others
     PeerLost: at once or after the deadline, which holds for each of the waits.
     """
-    what = f"{folder.parent.name}/{folder.name}"
-    temporary = temporary_of(folder)
-    try:
-        if control.rank == 0:
-            shutil.rmtree(temporary, ignore_errors=True)
-            make_folder(temporary)
-        control.barrier(f"{what}: begin", deadline_seconds)
-        with _peer_may_leave(temporary, what, deadline_seconds):
-            with refusals_told(temporary):
-                write(temporary)
-            control.barrier(f"{what}: written", deadline_seconds)
-            files = _synced_files(temporary, control, deadline_seconds)
-        if control.rank == 0:
-            _finish(temporary, folder, replace(header, files=files))
-        control.barrier(f"{what}: committed", deadline_seconds)
-    except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    commit = Commit(folder=folder, header=header, control=control, seconds=deadline_seconds)
+    with commit.cleared_when_refused():
+        commit.begin()
+        with commit.peer_may_leave():
+            with refusals_told(commit.temporary):
+                write(commit.temporary)
+            control.barrier(f"{commit.what}: written", deadline_seconds)
+            entries = commit.seal()
+            files = commit.gathered(entries)
+        commit.put_in_place(files)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """The parts of `commit_together`, for what is not written in one go.
+
+    All ranks do each part together, but for `seal`, which meets nobody and may be done in a
+    thread. `seconds` is the deadline of each meeting.
+    """
+
+    folder: Path
+    header: Manifest
+    control: Control
+    seconds: float
+
+    @property
+    def what(self) -> str:
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def temporary(self) -> Path:
+        """Where the files are written."""
+        return temporary_of(self.folder)
+
+    def begin(self) -> None:
+        """Return when the temporary folder is there, empty."""
+        if self.control.rank == 0:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+            make_folder(self.temporary)
+        self.control.barrier(f"{self.what}: begin", self.seconds)
+
+    def seal(self) -> dict[str, FileEntry]:
+        """Sync and hash this rank's share of the files that all have written.
+
+        Reading on one node what another wrote makes a network file system bring it to its
+        server.
+        """
+        entries = {}
+        for name in file_names(self.temporary)[self.control.rank :: self.control.size]:
+            path = self.temporary / name
+            path.chmod(FILE_MODE)
+            sync(path)
+            entries[name] = entry_of(path)
+        return entries
+
+    def gathered(self, entries: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
+        """The entries of all ranks."""
+        mine = {name: asdict(entry) for name, entry in entries.items()}
+        what = f"{self.folder.name}: sync"
+        everyones = self.control.gather(mine, what=what, seconds=self.seconds)
+        return {name: FileEntry(**row) for rows in everyones for name, row in rows.items()}
+
+    def put_in_place(self, files: Mapping[str, FileEntry]) -> None:
+        """Write the manifest and rename; return when that is done."""
+        if self.control.rank == 0:
+            _finish(self.temporary, self.folder, replace(self.header, files=files))
+        self.control.barrier(f"{self.what}: committed", self.seconds)
+
+    def clear(self) -> None:
+        """Remove what was written, so that a full disk can take a verdict."""
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+    @contextmanager
+    def cleared_when_refused(self) -> Iterator[None]:
+        """What a system refuses to write is removed before the error goes on."""
+        try:
+            yield
+        except OSError:
+            self.clear()
+            raise
+
+    @contextmanager
+    def peer_may_leave(self) -> Iterator[None]:
+        """Tells what fails because another rank removed the folder as the loss of that rank."""
+        try:
+            yield
+        except BaseException as error:
+            if not self.temporary.exists():
+                raise PeerLost(self.what, self.seconds) from error
+            raise
 
 
 def verify_together(folder: Path, control: Control, deadline_seconds: float) -> Manifest:
@@ -118,33 +190,6 @@ def prune(folder: Path, newest: int, keep: int) -> list[int]:
     for step in removed:
         discard_folder(folder / step_name(step))
     return removed
-
-
-@contextmanager
-def _peer_may_leave(temporary: Path, what: str, seconds: float) -> Iterator[None]:
-    """Tells what fails because another rank has removed the folder as the loss of that rank."""
-    try:
-        yield
-    except BaseException as error:
-        if not temporary.exists():
-            raise PeerLost(what, seconds) from error
-        raise
-
-
-def _synced_files(folder: Path, control: Control, deadline_seconds: float) -> dict[str, FileEntry]:
-    """The entries of all files, each synced and hashed by one rank.
-
-    Reading on one node what another wrote makes a network file system bring it to its server.
-    """
-    names = file_names(folder)
-    entries = {}
-    for name in names[control.rank :: control.size]:
-        path = folder / name
-        path.chmod(FILE_MODE)
-        sync(path)
-        entries[name] = asdict(entry_of(path))
-    everyones = control.gather(entries, what=f"{folder.name}: sync", seconds=deadline_seconds)
-    return {name: FileEntry(**row) for rows in everyones for name, row in rows.items()}
 
 
 def _finish(temporary: Path, folder: Path, manifest: Manifest) -> None:

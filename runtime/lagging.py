@@ -63,6 +63,22 @@ class Flight:
         return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlightSaving:
+    """A batch in flight on its way to the disk (`Saving` of runtime/engines)."""
+
+    folder: Path
+    flight: Flight | None
+
+    def write(self) -> None:
+        if self.flight:
+            save_file(dict(self.flight.tensors), self.folder / TENSORS)
+            write_json(self.folder / ABOUT, asdict(self.flight.about))
+
+    def finish(self) -> None:
+        """One rank writes all of it."""
+
+
 @dataclass(slots=True, kw_only=True)
 class LaggedWork(StepWork):
     """The phases of a step whose batch was sampled while the step before it learned.
@@ -105,14 +121,13 @@ class LaggedWork(StepWork):
     def again(self, name: str) -> str | None:
         return "gen" if name == "reward" and self._flight is None and not self._last else None
 
-    def save(self, folder: Path) -> None:
-        """Write the batch in flight, if there is one; the first rollout rank does."""
-        if self._flight and self._leads:
-            save_file(dict(self._flight.tensors), folder / TENSORS)
-            write_json(folder / ABOUT, asdict(self._flight.about))
+    def begin_save(self, folder: Path, *, copies: bool) -> FlightSaving:
+        """The batch in flight, if there is one, to be written by the first rollout rank."""
+        del copies  # a batch in flight does not change any more
+        return FlightSaving(folder=folder, flight=self._flight if self._leads else None)
 
     def load(self, folder: Path) -> None:
-        """Take over what `save` wrote, on every rank."""
+        """Take over what was saved, on every rank."""
         if (folder / ABOUT).is_file():
             about = About(**json.loads((folder / ABOUT).read_bytes()))
             self._flight = Flight(about=about, tensors=load_file(folder / TENSORS))

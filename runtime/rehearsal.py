@@ -101,11 +101,16 @@ class Rehearsal:
 
     def _save(self) -> None:
         context = self.context
+        saver = checkpoint.Saver(
+            engines=self._engines,
+            control=context.control,
+            run_folder=context.run_folder,
+            plan=context.plan,
+            events=self.events,
+        )
         with context.outside("checkpoint"):
-            folder = checkpoint.save(
-                self.step, self._engines, {}, context.control, context.run_folder, context.plan
-            )
-        self.events.event("checkpoint", step=self.step, folder=folder.name)
+            saver.save(self.step, {})
+            saver.wait()
 
     @property
     def _engines(self) -> dict[Role, checkpoint.Saved]:

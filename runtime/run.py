@@ -12,6 +12,7 @@ import torch.distributed as dist
 from plans.dataflow import Role
 from plans.values import frozen
 from runtime.assembly import Engines, Seat, assemble
+from runtime.checkpoint import Saver
 from runtime.context import RankContext
 from runtime.data import read_prompts
 from runtime.devices import take_device
@@ -137,15 +138,23 @@ def open_session(
             judge=judge,
             control=context.control,
         )
+    work = _work(context, inputs, learner, generator, judge, world)
     return Session(
         context=context,
         engines=engines,
         shown=inputs.shown,
         tokenizer=inputs.tokenizer,
-        work=_work(context, inputs, learner, generator, judge, world),
+        work=work,
         evaluation=evaluation,
         events=events,
         experiences=experience_writer(context.control, context.run_folder, plan),
+        saver=Saver(
+            engines={**engines.trained, **work.kept},
+            control=context.control,
+            run_folder=context.run_folder,
+            plan=plan,
+            events=events,
+        ),
         progress=progress,
     )
 

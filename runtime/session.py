@@ -76,6 +76,7 @@ class Session:
     evaluation: Evaluation | None
     events: EventLog
     experiences: ExperienceWriter
+    saver: checkpoint.Saver
     progress: Progress
 
     @property
@@ -110,6 +111,8 @@ class Session:
         for record in watched(walked, self.events, heartbeats):
             if self._book(record, metrics):
                 break
+        with self.context.outside("checkpoint"):
+            self.saver.wait()
         if metrics:
             metrics.close()
         return progress.step == plan.job.steps
@@ -142,7 +145,7 @@ class Session:
         context = self.context
         with context.outside("checkpoint"):
             found = checkpoint.load_latest(
-                self._kept, context.control, context.run_folder, context.plan, self.events
+                self.saver.engines, context.control, context.run_folder, context.plan, self.events
             )
             if found is None:
                 return False
@@ -207,6 +210,8 @@ class Session:
         if self.work.experience:
             self.experiences.write(self.work.experience)
         record.metrics["timing_s/experience"] = time.perf_counter() - began
+        self.saver.poll()
+        record.metrics["timing_s/checkpoint"] = self.saver.held_seconds()
         if metrics:
             metrics.step(record)
             metrics.samples(record.step, self.work.samples(SAMPLES_SHOWN))
@@ -219,22 +224,9 @@ class Session:
         return stop
 
     def _save(self) -> None:
-        context = self.context
-        with context.outside("checkpoint"):
-            folder = checkpoint.save(
-                self.progress.step,
-                self._kept,
-                {**self.progress.state(), "work": self.work.state()},
-                context.control,
-                context.run_folder,
-                context.plan,
-            )
-        self.events.event("checkpoint", step=self.progress.step, folder=folder.name)
-
-    @property
-    def _kept(self) -> Mapping[Role, checkpoint.Saved]:
-        """What of this rank a checkpoint holds."""
-        return {**self.engines.trained, **self.work.kept}
+        with self.context.outside("checkpoint"):
+            state = {**self.progress.state(), "work": self.work.state()}
+            self.saver.save(self.progress.step, state)
 
     def _export(self, folder: Path) -> None:
         model_folder = self.context.base / self.context.plan.job.model.path

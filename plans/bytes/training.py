@@ -18,6 +18,8 @@ from plans.times.shape import Shape
 GATHERED_LAYERS = 3
 OUTER = "outer"
 ADAPTER_BYTES = 16
+# Adam's two moments in fp32.
+MOMENT_BYTES = 8
 
 
 def training_accounts(
@@ -93,7 +95,8 @@ def resident_lines(shape: Shape, execution: Execution, stage: Stage) -> list[Lin
     """Weights, gradients and optimizer of each module: what lasts from step to step.
 
     6 + 12 / D bytes a parameter with a distributed optimizer, 18 without (Megatron-core,
-    theoretical_memory_usage.py), 16 / D when all is sharded over fp32 masters. Adapters
+    theoretical_memory_usage.py), 16 / D when all is sharded over fp32 masters. An offloaded
+    optimizer has Adam's two moments on the host, the master copy stays. Adapters
     train in fp32 with Adam, 16 bytes, and leave the model's weights alone.
     """
     lines = []
@@ -112,8 +115,10 @@ def resident_lines(shape: Shape, execution: Execution, stage: Stage) -> list[Lin
         lines.append(Line(module=each.module, kind=Kind.GRADIENTS, bytes=gradients))
         states = execution.state_bytes * each.parameters
         states /= 1 if execution.sharding == "none" else _owners(each, execution)
-        kind = Kind.HOST if execution.optimizer_offload else Kind.OPTIMIZER
-        lines.append(Line(module=each.module, kind=kind, bytes=states))
+        moments = min(execution.state_bytes, MOMENT_BYTES) * execution.optimizer_offload
+        moved = states * moments / execution.state_bytes
+        lines.append(Line(module=each.module, kind=Kind.HOST, bytes=moved))
+        lines.append(Line(module=each.module, kind=Kind.OPTIMIZER, bytes=states - moved))
     return lines
 
 

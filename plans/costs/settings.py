@@ -27,14 +27,15 @@ def train_settings(
 ) -> Iterator[TrainSettings]:
     """Micro-batches of powers of two and the whole share, with each way to save memory.
 
-    With flash attention nothing is left for selective recomputation to drop.
+    With flash attention nothing is left for selective recomputation to drop. On a CPU the
+    optimizer is in host memory as it is.
     """
     fixed = getattr(workload.job.roles, role)
     learns = role in TRAINED
     flash = workload.hardware.platform != "cpu"
     full = ("none", "full") if flash else ("none", "selective", "full")
     again = ((fixed.recompute,) if fixed.recompute else full) if learns else ("none",)
-    moved = (False, True) if learns and space.allows(Feature.OFFLOAD) else (False,)
+    moved = (False, True) if learns and flash and space.allows(Feature.OFFLOAD) else (False,)
     if learns and fixed.optimizer_offload is not None:
         moved = (fixed.optimizer_offload,)
     model = workload.of(role).model

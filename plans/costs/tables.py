@@ -17,7 +17,7 @@ from plans.costs.phases import rollout_phase_seconds, samples_of, train_phase_se
 from plans.costs.resident import rollout_account
 from plans.costs.settings import rollout_settings, train_settings
 from plans.costs.switching import apart_parts, moved, moved_apart, switch_parts
-from plans.costs.work import LEARNS, role_shape, working_role
+from plans.costs.work import LEARNS, role_shape, rounds_of, working_role
 from plans.dataflow import Phase, Role, Stage, phases_of, roles_of, stages_of
 from plans.layout import ParallelLayout
 from plans.layouts import Layouts, layouts_of, pool_sizes
@@ -264,10 +264,7 @@ class NodeCosts:
     def _transient(self, role: Role, layout: ParallelLayout, settings: TrainSettings) -> Ends:
         """The most of any phase in which the role works, at both ends."""
         learns, scores = self._works[role]
-        micro_batch = settings.micro_batch
-        count = max(1, self._mini_batch // layout.dp)
-        micro_batch = min(count, micro_batch)
-        rounds = -(-count // micro_batch)
+        micro_batch, rounds = rounds_of(layout, settings, self._mini_batch)
         first, last = (
             max(
                 max(

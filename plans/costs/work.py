@@ -94,13 +94,12 @@ def train_setting(
     Padded, each is as long as the longest prompt and response. Packed, each has its own
     length, which is the mean here, and micro-batches are alike.
     """
-    shard = max(1, sequences // layout.dp)
-    micro_batch = min(shard, settings.micro_batch)
-    length = model_tokens(workload, bool(settings.micro_tokens))
-    count, tokens = -(-shard // micro_batch), 0.0
+    micro_batch, count = rounds_of(layout, settings, sequences)
+    length, tokens = model_tokens(workload, bool(settings.micro_tokens)), 0.0
     if settings.micro_tokens:
-        count = ceil(shard * length / settings.micro_tokens)
-        tokens = shard * length / count
+        worked = max(1, sequences // layout.dp) * length
+        packed = ceil(worked / settings.micro_tokens)
+        count, tokens = _whole_turns(layout, packed), worked / packed
     return TrainSetting(
         sequence=round(length),
         micro_batch=micro_batch,
@@ -133,13 +132,12 @@ def execution(
     parameter (Megatron-core, theoretical_memory_usage.py); logits once as computed and once in
     fp32 for the softmax.
     """
-    shard = max(1, sequences // layout.dp)
-    micro_batch = min(shard, settings.micro_batch)
+    micro_batch, rounds = rounds_of(layout, settings, sequences)
     width = workload.element_bytes
     return Execution(
         sequence=workload.sequence_tokens,
         micro_batch=micro_batch,
-        micro_batches=-(-shard // micro_batch),
+        micro_batches=rounds,
         tp=layout.tp,
         pp=layout.pp,
         dp=layout.dp,
@@ -163,6 +161,21 @@ def execution(
 
 def replica(workload: Workload, layout: ParallelLayout) -> ReplicaSetting:
     return ReplicaSetting(tp=layout.tp, domain=workload.ranks_per_node)
+
+
+def rounds_of(layout: ParallelLayout, settings: TrainSettings, sequences: int) -> tuple[int, int]:
+    """Sequences of a micro-batch, and how many micro-batches a replica walks.
+
+    An interleaved schedule walks a multiple of its stages, the last of them padding.
+    """
+    shard = max(1, sequences // layout.dp)
+    micro_batch = min(shard, settings.micro_batch)
+    return micro_batch, _whole_turns(layout, -(-shard // micro_batch))
+
+
+def _whole_turns(layout: ParallelLayout, rounds: int) -> int:
+    together = layout.pp if layout.vpp > 1 else 1
+    return -(-rounds // together) * together
 
 
 def _fused(workload: Workload) -> bool:

@@ -9,7 +9,7 @@ from math import inf
 from plans.costs.tables import Costs
 from plans.dataflow import Role, roles_of
 from plans.hardware import HardwareSpec
-from plans.legality import Rejection, check_rollout, fixed_layout
+from plans.legality import Rejection, check_offload, check_rollout, fixed_layout
 from plans.memory import verdict_of
 from plans.model import ModelSpec
 from plans.plan import Plan
@@ -93,6 +93,7 @@ def search_workload(workload: Workload, asked: Asked = DEFAULT) -> Search:
     """The same for a workload already put together."""
     workload.check_cluster()
     workload.check_lengths()
+    check_offload(workload)
     several = len(workload.groups) > 1 or asked_pools(workload)
     if several and asked.space == RUNNABLE:
         asked = replace(asked, space=GROUPED)

@@ -20,6 +20,19 @@ LossFunction: TypeAlias = "Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Te
 VALUE_HEAD = "value_head.weight"
 
 
+class Saving(Protocol):
+    """What an engine saves, on its way to the disk."""
+
+    def write(self) -> None:
+        """Write this rank's files; meets no other rank, and may happen in a thread."""
+        ...
+
+    def finish(self) -> None:
+        """Complete the folder when all ranks have written, all together; OSError if they could
+        not."""
+        ...
+
+
 class ScoreEngine(Protocol):
     """A model that scores sequences without learning: the reference policy."""
 
@@ -58,12 +71,15 @@ class TrainEngine(ScoreEngine, Protocol):
 
     def set_learning_rate(self, lr: float) -> None: ...
 
-    def save(self, folder: Path) -> None:
-        """Write model and optimizer, all ranks together; the caller commits the folder."""
+    def begin_save(self, folder: Path, *, copies: bool) -> Saving:
+        """Begin to write model and optimizer, all ranks together; the caller commits the folder.
+
+        With `copies` what is written is a copy, so that the engine may learn on meanwhile.
+        """
         ...
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote, bit for bit, also on another layout."""
+        """Read what was saved, bit for bit, also on another layout."""
         ...
 
     def full_tensors(self) -> Iterator[tuple[str, Tensor | None]]:

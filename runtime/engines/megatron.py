@@ -17,7 +17,7 @@ from plans.placement import TrainSettings
 from plans.source import PlanError
 from plans.spec import OptimizerSpec
 from runtime.batch import Sequences
-from runtime.engines import LossFunction, megatron_start
+from runtime.engines import LossFunction, Saving, megatron_start
 from runtime.engines.megatron_micro import Cutter, MicroBatch, with_padding_share, work_of
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class MegatronScorer:
         """Read the model alone of what a trained engine saved, also on another layout."""
         from runtime.engines.megatron_checkpoint import load_model
 
-        load_model(folder, self.network, self.groups)
+        load_model(folder, self.chunks, self.groups)
 
     def full_tensors(self) -> Iterator[tuple[str, Tensor | None]]:
         """Every Hugging Face tensor whole, one at a time: on rank 0 the tensor, elsewhere None."""
@@ -276,10 +276,10 @@ class MegatronEngine(MegatronScorer):
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
-    def save(self, folder: Path) -> None:
-        from runtime.engines.megatron_checkpoint import save_state
+    def begin_save(self, folder: Path, *, copies: bool) -> Saving:
+        from runtime.engines.megatron_checkpoint import begin_save
 
-        save_state(folder, self.chunks, self.optimizer, self.groups)
+        return begin_save(folder, self.chunks, self.optimizer, self.groups, copies=copies)
 
     def load(self, folder: Path) -> None:
         from runtime.engines.megatron_checkpoint import load_state

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import errno
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing.strategies.async_utils import AsyncRequest
+from megatron.core.dist_checkpointing.strategies.state_dict_saver import (
+    save_state_dict_async_finalize,
+    save_state_dict_async_plan,
+)
 from megatron.core.dist_checkpointing.strategies.torch import (
     MCoreSavePlanner,
     TorchDistSaveShardedStrategy,
@@ -17,9 +24,13 @@ from megatron.core.dist_checkpointing.strategies.torch import (
     mcore_to_pyt_state_dict,
 )
 from megatron.core.optimizer import MegatronOptimizer
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
-from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
+from torch.distributed.checkpoint.metadata import MetadataIndex
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteItem
+from torch.distributed.checkpoint.storage import WriteResult
 
 from plans.source import UserError
 from runtime.engines.megatron_groups import MegatronGroups
@@ -33,6 +44,50 @@ CAUSE_LETTERS = 200
 TORCH_WRITE_ERRORS = ("inline_container", "iostream")
 
 
+class Held(DefaultSavePlanner):
+    """What torch's writing asks of a planner, when everything was asked for before."""
+
+    def __init__(self, data: Mapping[MetadataIndex, Any]) -> None:
+        super().__init__()
+        self._data = data
+
+    def resolve_data(self, write_item: WriteItem) -> Any:
+        return self._data[write_item.index]
+
+
+class StagedWriter(FileSystemWriter):
+    """torch's writer of one fsynced file a rank, in three parts that may be apart in time.
+
+    What is planned is held, as a copy on the host with `copies`; then it is written, which
+    meets no other rank and may happen in a thread; then the results are asked for.
+    """
+
+    def __init__(self, folder: Path, *, copies: bool) -> None:
+        super().__init__(folder, sync_files=True)
+        self._copies = copies
+        self._plan: SavePlan | None = None
+        self._held: dict[MetadataIndex, Any] = {}
+        self._results: list[WriteResult] = []
+
+    def prepare_write_data(self, plan: SavePlan, planner: SavePlanner) -> None:
+        """Hold what the plan says this rank writes."""
+        self._plan = plan
+        for item in plan.items:
+            data = planner.resolve_data(item)
+            if self._copies and isinstance(data, Tensor):
+                data = data.detach().to("cpu", copy=True)
+            self._held[item.index] = data
+
+    def write(self) -> None:
+        """Write this rank's file."""
+        assert self._plan is not None, "planned before it is written"
+        self._results = self.write_data(self._plan, Held(self._held)).value()
+        self._held = {}
+
+    def retrieve_write_results(self) -> list[WriteResult]:
+        return self._results
+
+
 class InProcessSave(TorchDistSaveShardedStrategy):  # type: ignore[misc]
     """Megatron's checkpoint format, written and fsynced by this process alone.
 
@@ -40,33 +95,69 @@ class InProcessSave(TorchDistSaveShardedStrategy):  # type: ignore[misc]
     manager process that imports torch again; here one file a rank is written in place.
     """
 
-    def save(self, sharded_state_dict: dict[str, Any], checkpoint_dir: Path) -> None:
+    def __init__(self, *, copies: bool) -> None:
+        super().__init__(*FORMAT)
+        self._copies = copies
+
+    def async_save(self, sharded_state_dict: dict[str, Any], checkpoint_dir: Path) -> AsyncRequest:
         named, _, _ = _replace_state_dict_keys_with_sharded_keys(
             sharded_state_dict, self.keep_only_main_replica
         )
-        save_tensors(
+        writer = StagedWriter(checkpoint_dir, copies=self._copies)
+        planned, *_ = save_state_dict_async_plan(
             mcore_to_pyt_state_dict(named, False),
-            storage_writer=FileSystemWriter(checkpoint_dir, sync_files=True),
+            writer,
             planner=MCoreSavePlanner(dedup_replicated_tensors=False, flatten_state_dict=False),
         )
+        return AsyncRequest(writer.write, (), [partial(save_state_dict_async_finalize, *planned)])
 
 
-def save_state(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MegatronSaving:
+    """A checkpoint on its way to the disk (`Saving` of runtime/engines)."""
+
+    folder: Path
+    request: AsyncRequest
+
+    def write(self) -> None:
+        try:
+            self.request.async_fn()
+        except RuntimeError as error:
+            raise _write_error(self.folder, error) from error
+
+    def finish(self) -> None:
+        try:
+            for complete in self.request.finalize_fns:
+                complete()
+        except (CheckpointException, RuntimeError) as error:
+            raise _write_error(self.folder, error) from error
+
+
+def begin_save(
     folder: Path,
     chunks: Sequence[CausalModel],
     optimizer: MegatronOptimizer,
     groups: MegatronGroups,
-) -> None:
-    """Write model and optimizer into an empty folder; all ranks of the layout take part.
+    *,
+    copies: bool,
+) -> MegatronSaving:
+    """Plan the writing of model and optimizer into an empty folder; all ranks of the layout.
 
+    With `copies` a copy on the host is written, so that the model may learn on meanwhile.
     Raises OSError when a file cannot be written.
     """
     state = _state(chunks, optimizer, groups, loading=False)
     try:
         with _outdated_calls():
-            dist_checkpointing.save(state, str(folder), sharded_strategy=InProcessSave(*FORMAT))
+            request = dist_checkpointing.save(
+                state,
+                str(folder),
+                sharded_strategy=InProcessSave(copies=copies),
+                async_sharded_save=True,
+            )
     except (CheckpointException, RuntimeError) as error:
         raise _write_error(folder, error) from error
+    return MegatronSaving(folder=folder, request=request)
 
 
 def load_state(
@@ -75,7 +166,7 @@ def load_state(
     optimizer: MegatronOptimizer,
     groups: MegatronGroups,
 ) -> None:
-    """Read what `save_state` wrote, under any layout.
+    """Read what `begin_save` began, under any layout.
 
     Raises UserError when the folder holds no checkpoint, a damaged one, or another model's.
     """

@@ -59,7 +59,7 @@ def install() -> bool:
 
 
 def finish() -> None:
-    """Verify the substitutions and repair what 0.16.1 gets wrong with torch's own AdamW.
+    """Verify the substitutions and map random states to the CPU's.
 
     Raises MegatronMoved when a rule matched far less often than it should.
     """
@@ -76,7 +76,6 @@ def finish() -> None:
             f"megatron-core changed, {VERSION} is supported on the CPU: {'; '.join(missing)}"
         )
     _repair_random_state()
-    _repair_optimizer_state()
     finder.finished = True
 
 
@@ -200,31 +199,3 @@ def _repair_random_state() -> None:
 
     random._set_cuda_rng_state = set_state
     random._get_cuda_rng_state = get_state
-
-
-def _repair_optimizer_state() -> None:
-    """Let a DistributedOptimizer around torch's AdamW read its checkpoint.
-
-    AdamW keeps a `step` tensor a parameter. 0.16.1 looks for it among the loaded tensors,
-    where it is not (KeyError), and gives all parameters one tensor, which AdamW would then
-    count up once a parameter: silently wrong after a resume.
-    """
-    from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
-
-    set_tensors = DistributedOptimizer._set_main_param_and_optimizer_states
-    load = DistributedOptimizer.load_state_dict
-
-    def set_with_step(self: Any, parameter: torch.Tensor, tensors: dict[str, Any]) -> None:
-        group, place = self.model_param_group_index_map[parameter]
-        state = self.optimizer.state[self.optimizer.param_groups[group]["params"][place]]
-        kept = {"step": state["step"]} if "step" in state else {}
-        set_tensors(self, parameter, {**kept, **tensors})
-
-    def load_own_steps(self: Any, state_dict: dict[str, Any]) -> None:
-        load(self, state_dict)
-        for state in self.optimizer.state.values():
-            if isinstance(state.get("step"), torch.Tensor):
-                state["step"] = state["step"].clone()
-
-    DistributedOptimizer._set_main_param_and_optimizer_states = set_with_step
-    DistributedOptimizer.load_state_dict = load_own_steps

@@ -14,13 +14,14 @@ from megatron.core.optimizer import (
     get_megatron_optimizer,
     get_standard_config_overrides,
 )
+from megatron.core.optimizer.distrib_optimizer import HAVE_APEX_OR_TE
 from megatron.core.process_groups_config import ProcessGroupCollection
 
 from plans.placement import TrainSettings
-from plans.source import PlanError
 from plans.spec import OptimizerSpec
 from runtime.engines.megatron_groups import MegatronGroups
 from runtime.engines.megatron_model import CausalModel
+from runtime.engines.megatron_offload import HostAdamW
 
 
 def wrap_model(
@@ -51,8 +52,6 @@ def build_optimizer(
 
     Call after the weights are loaded: with bf16 the main parameters are copied from them.
     """
-    if settings.optimizer_offload:
-        raise PlanError("optimizer_offload: the Megatron engine keeps the optimizer on its device")
     config = OptimizerConfig(
         optimizer="adam",
         lr=spec.lr,
@@ -73,6 +72,10 @@ def build_optimizer(
         use_gloo_process_groups=False,
         pg_collection=groups.collection,
     )
+    if settings.optimizer_offload:
+        for part in optimizer.chained_optimizers:
+            groups_of = part.optimizer.param_groups
+            part.optimizer = HostAdamW(groups_of, grouped_steps=HAVE_APEX_OR_TE)
     # only Megatron's learning rate scheduler, which is not used here, applies the multiplier
     for group in optimizer.param_groups:
         group["weight_decay"] = spec.weight_decay * group["wd_mult"]
@@ -87,6 +90,8 @@ def _allocate_moments(optimizer: MegatronOptimizer) -> None:
     """
     for part in optimizer.chained_optimizers:
         inner = part.optimizer
+        if isinstance(inner, HostAdamW):
+            continue
         if not isinstance(inner, torch.optim.AdamW):
             part.init_state_fn(inner)
             continue

@@ -27,6 +27,20 @@ STEP_SECONDS = 1.0
 TRACE_BYTES = 6
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NullSaving:
+    """The number of a null engine on its way to the disk."""
+
+    path: Path
+    trace: int
+
+    def write(self) -> None:
+        write_json(self.path, self.trace)
+
+    def finish(self) -> None:
+        """One file a rank is all there is."""
+
+
 @dataclass(slots=True, kw_only=True)
 class NullEngine:
     """What a rank has learned, as one number; it starts at the rank's own."""
@@ -39,8 +53,9 @@ class NullEngine:
         digest = sha256(f"{self.trace} {step}".encode()).digest()
         self.trace = int.from_bytes(digest[:TRACE_BYTES])
 
-    def save(self, folder: Path) -> None:
-        write_json(folder / f"{self.rank}.json", self.trace)
+    def begin_save(self, folder: Path, *, copies: bool) -> NullSaving:
+        del copies  # the number is one either way
+        return NullSaving(path=folder / f"{self.rank}.json", trace=self.trace)
 
     def load(self, folder: Path) -> None:
         self.trace = json.loads((folder / f"{self.rank}.json").read_text())

@@ -15,6 +15,7 @@ from plans.reshard import rollout_layout
 from plans.search import Asked, make_plan, search
 from plans.source import PlanError
 from plans.space import FULL, RUNNABLE, features_of
+from plans.stages import stage_layers
 from plans.timeline import step_times
 from tests.plans.samples import job, large_job, model, workload
 
@@ -84,15 +85,18 @@ def test_a_critics_and_a_references_layout_is_the_actors():
 def test_every_legal_layout_divides_what_it_must():
     found = layouts_of(workload(large_job(), "7b"), Role.ACTOR_TRAIN, 32, RUNNABLE)
     assert {layout.tp for layout in found.legal} == {1, 2, 4}
-    assert {layout.pp for layout in found.legal} == {1, 2, 4}
+    assert {layout.pp for layout in found.legal} == {1, 2, 4, 8}
+    assert {layout.vpp for layout in found.legal} == {1, 2}
     for layout in found.legal:
         assert layout.world_size == 32
-        assert 28 % layout.pp == 0
+        assert layout.vpp == 1 or 28 % (layout.pp * layout.vpp) == 0
+        held = [stage_layers(28, layout, stage) for stage in range(layout.pp)]
+        assert sorted(layer for one in held for layer in one) == list(range(28))
         assert 4 % layout.tp == 0
         assert 4096 % layout.dp == 0
     reasons = {one.what: one.reason for one in found.rejected}
     assert reasons["training tp8 pp1 dp4"] == "tp 8 does not divide 28 heads"
-    assert reasons["training tp1 pp8 dp4"] == "pp 8 does not divide 28 layers"
+    assert reasons["training tp1 pp16 dp2"] == "pp 16 does not divide 28 layers"
     assert reasons["training tp16 pp1 dp2"] == "tp 16 is wider than a node of 8 ranks"
 
 

@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from plans.load import make_plan
+from runtime.checkpoint import Saver
 from runtime.control import PeerLost, decode, encode
+from runtime.events import EventLog
 
 MODEL = Path(__file__).parents[2] / "examples" / "tiny-qwen2"
 JOB = """
@@ -74,6 +76,19 @@ def run_ranks(size, work):
         return list(pool.map(one, range(size)))
 
 
+class TensorSaving:
+    """The tensors of an engine on their way to the disk."""
+
+    def __init__(self, engine, path, tensors):
+        self.engine, self.path, self.tensors = engine, path, tensors
+
+    def write(self):
+        self.engine.write(self.path, self.tensors)
+
+    def finish(self):
+        pass
+
+
 class TensorEngine:
     """An engine that holds tensors: it saves and loads them by safetensors, a file a rank."""
 
@@ -85,8 +100,12 @@ class TensorEngine:
     def parameters(self):
         return self.tensors
 
-    def save(self, folder):
-        save_file(self.tensors, folder / self._name)
+    def begin_save(self, folder, *, copies):
+        held = {n: one.clone() for n, one in self.tensors.items()} if copies else self.tensors
+        return TensorSaving(self, folder / self._name, held)
+
+    def write(self, path, tensors):
+        save_file(tensors, path)
 
     def load(self, folder):
         self.tensors = load_file(folder / self._name)
@@ -98,3 +117,16 @@ class TensorEngine:
     @property
     def _name(self):
         return f"rank-{self.rank}.safetensors"
+
+
+def save(step, engines, state, control, run_folder, plan):
+    """Write and commit a checkpoint in one go."""
+    saver = Saver(
+        engines=engines,
+        control=control,
+        run_folder=run_folder,
+        plan=plan,
+        events=EventLog(None),
+    )
+    saver.save(step, state)
+    saver.wait()

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from plans.dataflow import Role
-from runtime.checkpoint import load_latest, save
+from runtime.checkpoint import load_latest
 from runtime.control_mpi import MPIControl
 from runtime.events import EventLog
-from tests.runtime.participants import TensorEngine, tiny_plan
+from tests.runtime.participants import TensorEngine, save, tiny_plan
 
 
 def main(folder):

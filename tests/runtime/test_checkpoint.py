@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,12 @@ import torch
 from launcher.mpi import find_mpirun
 from plans.dataflow import Role
 from plans.record import ExitCode
-from runtime.checkpoint import CheckpointError, load_latest, save
+from runtime.checkpoint import CheckpointError, Saver, load_latest
 from runtime.commit import committed_steps
 from runtime.control import SingleControl
 from runtime.environment import current
 from runtime.events import EventLog
-from tests.runtime.participants import TensorEngine, run_ranks, tiny_plan
+from tests.runtime.participants import TensorEngine, run_ranks, save, tiny_plan
 
 ALONE = SingleControl()
 
@@ -201,9 +202,9 @@ def test_going_back_past_a_damaged_checkpoint_leaves_it_behind(run, plan):
 
 def test_a_failed_save_leaves_the_checkpoint_before_it(run, plan):
     class FullDisk(TensorEngine):
-        def save(self, folder):
-            super().save(folder)
-            raise OSError(28, "No space left on device", str(folder))
+        def write(self, path, tensors):
+            super().write(path, tensors)
+            raise OSError(28, "No space left on device", str(path))
 
     save_steps(run, plan, 1)
     with pytest.raises(OSError, match="No space left on device"):
@@ -211,6 +212,125 @@ def test_a_failed_save_leaves_the_checkpoint_before_it(run, plan):
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert names == ["latest", "step-000001"]
     assert resume(run, plan)[0].step == 1
+
+
+def background(plan):
+    checkpoint = plan.job.checkpoint.model_copy(update={"background": True})
+    return replace(plan, job=plan.job.model_copy(update={"checkpoint": checkpoint}))
+
+
+def saver_of(engine, run, plan, control=ALONE, events=None):
+    return Saver(
+        engines={Role.ACTOR_TRAIN: engine},
+        control=control,
+        run_folder=run,
+        plan=background(plan),
+        events=events or EventLog(None),
+    )
+
+
+class Slow(TensorEngine):
+    """Its file is written when the test says so."""
+
+    def __init__(self, rank=0, **more):
+        super().__init__(rank, **more)
+        self.may_write = threading.Event()
+
+    def write(self, path, tensors):
+        assert self.may_write.wait(20)
+        super().write(path, tensors)
+
+
+def finish(saver):
+    """Poll between steps until the checkpoint is committed, as a run does."""
+    while saver.busy:
+        saver.poll()
+
+
+def test_steps_go_on_while_a_checkpoint_is_written_and_it_holds_what_was_saved(run, plan):
+    engine = Slow(seed=1)
+    saver = saver_of(engine, run, plan)
+    saver.save(1, {"seed": 1})
+    saver.poll()
+    assert committed_steps(run / "checkpoints") == []
+    engine.tensors["weight"].add_(1.0)
+    engine.may_write.set()
+    finish(saver)
+    resumed, found, _ = resume(run, plan)
+    assert resumed.step == 1
+    assert holds(found, 1)
+
+
+def test_a_run_that_dies_while_it_writes_goes_on_from_the_checkpoint_before(run, plan):
+    save_steps(run, plan, 1)
+    engine = Slow(seed=2)
+    saver_of(engine, run, plan).save(2, {"seed": 2})
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert names == ["latest", "step-000001", "step-000002.tmp"]
+    resumed, found, events = resume(run, plan)
+    assert resumed.step == 1
+    assert holds(found, 1)
+    assert events == []
+    assert not (run / "checkpoints" / "step-000002.tmp").exists()
+    engine.may_write.set()
+
+
+def test_one_checkpoint_is_on_its_way_at_a_time_and_the_last_good_ones_stay(run, plan):
+    engine = TensorEngine(seed=1)
+    saver = saver_of(engine, run, plan)
+    for step in (1, 2, 3, 4):
+        saver.save(step, {"seed": step})
+        assert committed_steps(run / "checkpoints") == list(range(max(1, step - 2), step))
+    saver.wait()
+    assert committed_steps(run / "checkpoints") == [3, 4]
+
+
+def test_a_full_disk_is_told_at_the_next_step_and_leaves_the_checkpoint_before(run, plan):
+    class FullDisk(TensorEngine):
+        def write(self, path, tensors):
+            super().write(path, tensors)
+            raise OSError(28, "No space left on device", str(path))
+
+    save_steps(run, plan, 1)
+    saver = saver_of(FullDisk(), run, plan)
+    saver.save(2, {})
+    with pytest.raises(OSError, match="No space left on device"):
+        finish(saver)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
+        "latest",
+        "step-000001",
+    ]
+
+
+def test_ranks_commit_what_they_write_beside_the_steps_together(run, plan):
+    engines = [TensorEngine(0), Slow(1)]
+
+    def save_one(control):
+        saver = saver_of(engines[control.rank], run, plan, control)
+        saver.save(1, {})
+        for _ in range(3):
+            saver.poll()
+        assert committed_steps(run / "checkpoints") == []
+        engines[1].may_write.set()
+        saver.wait()
+
+    assert run_ranks(2, save_one) == [None, None]
+    assert committed_steps(run / "checkpoints") == [1]
+
+
+def test_the_seconds_that_held_the_steps_up_are_told_apart_from_those_of_the_writing(run, plan):
+    events = EventLog(run)
+    engine = Slow()
+    saver = saver_of(engine, run, plan, events=events)
+    saver.save(1, {})
+    engine.may_write.set()
+    finish(saver)
+    events.close()
+    (row,) = map(json.loads, (run / "events.jsonl").read_text().splitlines())
+    assert (row["event"], row["step"], row["folder"]) == ("checkpoint", 1, "step-000001")
+    assert 0 <= row["held_seconds"] <= row["seconds"]
+    assert saver.held_seconds() > 0
+    assert saver.held_seconds() == 0
 
 
 def test_ranks_save_together_and_agree_on_what_they_load(run, plan):

@@ -122,7 +122,7 @@ def checkpoint(family: str, layout: ParallelLayout, folder: Path) -> dict[str, A
         return [one.update(rows, world.likelihood(rows)) for _ in range(2)]
 
     steps(trained, shard)
-    trained.save(folder)
+    world.save(trained, folder)
     saved, tensors = world.state_of(trained), _whole(trained)
     metrics, after = steps(trained, shard), _whole(trained)
     resumed = world.engine(world.reference_model(family, seed=9), groups, **more)
@@ -203,6 +203,7 @@ def settings(family: str, layout: ParallelLayout, _: Path) -> dict[str, Any]:
         "selective": {"recompute": "selective"},
         "sequence": {"sequence_parallel": True},
         "replicated": {"distributed_optimizer": False},
+        "offloaded": {"optimizer_offload": True},
     }
     result: dict[str, Any] = {}
     for name, change in changes.items():
@@ -278,7 +279,7 @@ def damage(family: str, layout: ParallelLayout, folder: Path) -> dict[str, Any]:
         place = folder / name
         place.mkdir(parents=True)
         if name != "empty":
-            trained.save(place)
+            world.save(trained, place)
         file = place / "__0_0.distcp"
         if name == "truncated":
             os.truncate(file, file.stat().st_size // 2)
@@ -306,7 +307,7 @@ def _said_when_full(trained: Any, place: Path) -> str:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        return _said(lambda: trained.save(place))
+        return _said(lambda: world.save(trained, place))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 

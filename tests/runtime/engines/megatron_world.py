@@ -180,3 +180,10 @@ def state_of(trained: MegatronEngine) -> list[Tensor]:
 
 def same(first: list[Tensor], second: list[Tensor]) -> bool:
     return all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def save(trained: MegatronEngine, folder: Path) -> None:
+    """Write an engine's checkpoint in one go."""
+    saving = trained.begin_save(folder, copies=False)
+    saving.write()
+    saving.finish()
