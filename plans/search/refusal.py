@@ -65,8 +65,8 @@ def too_large(book: Book) -> Iterator[tuple[Candidate, float]]:
 
 
 def rejection(workload: Workload, candidate: Candidate, need: float) -> Rejection:
-    """A layout with the least it would need."""
-    has = workload.hardware.memory_gib
+    """A layout with the least it would need, the reserve of the process included."""
+    has, need = workload.hardware.memory_gib, need + workload.hardware.reserve_bytes
     text = f"needs {need / GIB:.3g} GiB per {workload.hardware.device}, there are {has:.3g}"
     return Rejection(what=str(candidate), layout=candidate.train, reason=text)
 
@@ -90,6 +90,7 @@ def nothing_fits(
     """How much is missing, where the account breaks, and the number of nodes that would do."""
     candidate, need = best
     hardware = workload.hardware
+    need += hardware.reserve_bytes
     nodes = next((one for one in _more_nodes(workload) if fits(one)), None)
     where = breaks(candidate)
     hint = f"; try nodes: {nodes.job.cluster.nodes}" if nodes else ""

@@ -289,7 +289,7 @@ WRONG_FILES = {
     ),
     "a cache larger than the memory": (
         JOB + "roles: {actor_rollout: {kv_cache_gib: 100}}\n",
-        "no layout fits: the best (tp2 pp1 dp1, rollout tp2) needs 100 GiB per rank, "
+        "no layout fits: the best (tp2 pp1 dp1, rollout tp2) needs 101 GiB per rank, "
         "cpu has 16; in gen on rank 0 no room for kv cache of actor_rollout.cache, 100 GiB; "
         "most are kv cache, 100 GiB",
         1,
