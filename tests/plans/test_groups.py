@@ -135,7 +135,10 @@ def test_plan_json_holds_the_groups(tmp_path):
             "no role is left for the nodes of train; bind one, or leave them out",
         ),
         (
-            mixed(groups=(A100, {**A10G, "ranks": 4}), roles={"actor_train": {"group": "sample"}}),
+            mixed(
+                groups=(A100, {**A10G, "ranks": 4}),
+                roles={"actor_train": {"group": "sample", "optimizer_offload": False}},
+            ),
             r"actor_train needs .* GiB, a GPU of sample has 22.5",
         ),
         (mixed(groups=(A100, {"name": "old", "hardware": "cpu"})), "settle one"),
