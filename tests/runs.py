@@ -19,7 +19,9 @@ def share(prompt: str, response: str, answer: str) -> float:
 
 def write_job(folder: Path, **changes: Any) -> Path:
     """A job file of a few seconds in `folder`, with its model, data and reward function."""
-    write_model(folder / "model", kv_heads=changes.pop("kv_heads", 2))
+    write_model(
+        folder / "model", kv_heads=changes.pop("kv_heads", 2), layers=changes.pop("layers", 2)
+    )
     (folder / "even.py").write_text(EVEN_DIGITS)
     rows = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(6) for b in range(8)]
     text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -42,7 +44,7 @@ def write_job(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def write_model(folder: Path, *, kv_heads: int) -> None:
+def write_model(folder: Path, *, kv_heads: int, layers: int = 2) -> None:
     """The tiny Qwen2 of the examples; with 4 KV heads it is twice as wide, for tp4."""
     example = ROOT / "examples" / "tiny-qwen2"
     folder.mkdir()
@@ -51,7 +53,7 @@ def write_model(folder: Path, *, kv_heads: int) -> None:
     config = json.loads((example / "config.json").read_text())
     if kv_heads == 4:
         config |= {"hidden_size": 256, "num_attention_heads": 8, "num_key_value_heads": 4}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": layers}))
 
 
 def write_reward_model(folder: Path, policy: Path) -> None:
