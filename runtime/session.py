@@ -104,7 +104,7 @@ class Session:
         if plan.job.algorithm.lag:
             with self.context.outside(FILL):
                 self.work.fill(progress.step)
-                self.context.control.barrier(FILL, plan.phase(FILL).deadline_seconds)
+                self._meet(FILL)
         steps = range(progress.step + 1, self.context.last_step + 1)
         walked = walk(plan, self.context.control, self.work, self.context.recorder, steps)
         heartbeats = self.context.attempt_folder / "heartbeat"
@@ -173,12 +173,18 @@ class Session:
                     self.events.event(
                         "supervised", step=step, steps=job.supervised.steps, **metrics
                     )
+            self._meet("supervised")
         with self.context.outside("checkpoint"):
             self._export(self.warm_folder)
             weights = self._warm_weights()
             if Role.CRITIC in self.engines.trained:
                 self.engines.trained[Role.CRITIC].fill(weights)
             self._settle_reference()
+
+    def _meet(self, name: str) -> None:
+        """Wait for the pools that have more to do in a phase outside of the steps."""
+        seconds = self.context.plan.phase(name).deadline_seconds
+        self.context.control.barrier(name, seconds)
 
     def _settle_reference(self) -> None:
         """Give the reference the weights the RL phase starts from, when those were trained here."""

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from launcher.folder import open_run
 from launcher.local import start
 from runtime.context import attempt_path
@@ -37,3 +39,24 @@ def test_a_rehearsal_stopped_and_resumed_learns_what_an_undisturbed_one_learns(t
     assert (broken / "done").exists()
     assert traces(broken) == traces(whole)
     assert [step for step, _ in traces(whole)] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("ranks", [4, pytest.param(64, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"more": "roles: {actor_rollout: {pool: apart}}"},
+        {"algorithm": "{name: ppo, kl: {weight: 0.1}}", "more": "roles: {critic: {pool: apart}}"},
+        {"algorithm": "{name: grpo, lag: 1}"},
+    ],
+    ids=["split", "critic", "lag"],
+)
+def test_pools_meet_in_one_order_and_send_what_the_plan_says(asked, ranks, tmp_path):
+    plan, run = world_plan(tmp_path, ranks=ranks, **asked), tmp_path / "run"
+    assert plan.split
+    outcome = start(plan, run, tmp_path, open_run(run, plan), rehearse=True)
+    assert outcome.code == 0, outcome.text
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    (done,) = [event for event in events if event["event"] == "rehearsed"]
+    assert done["ranks"] == ranks
+    assert done["step"] == 2

@@ -12,22 +12,28 @@ from runtime.environment import current
 JOB = """
 name: world
 model: {{path: {model}, weights: random}}
-algorithm: grpo
+algorithm: {algorithm}
 data: {{train: train.jsonl}}
 reward: exact
 batch: {{prompts: {ranks}, samples: 2}}
 tokens: {{prompt: 8, response: 8}}
 steps: {steps}
 cluster: {{hardware: cpu, ranks: {ranks}}}
+{more}
 """
 FAULTY_RANK = (str(Path(__file__).parent / "faulty_rank.py"),)
 
 
-def world_plan(folder, *, ranks, steps=3, deadline_seconds=60.0):
-    """A plan for this many ranks whose phases must be through in `deadline_seconds`."""
+def world_plan(folder, *, ranks, steps=3, deadline_seconds=60.0, more="", algorithm="grpo"):
+    """A plan for this many ranks whose phases must be through in `deadline_seconds`.
+
+    `more` are further lines of the job file.
+    """
     path = folder / "job.yaml"
     model = Path("examples/tiny-qwen2").resolve()
-    path.write_text(JOB.format(model=model, ranks=ranks, steps=steps))
+    path.write_text(
+        JOB.format(model=model, ranks=ranks, steps=steps, more=more, algorithm=algorithm)
+    )
     plan = make_plan(path)
     phases = tuple(replace(phase, deadline_seconds=deadline_seconds) for phase in plan.phases)
     return replace(plan, phases=phases)
