@@ -40,11 +40,14 @@ class Evaluation:
     judge: Judge
     control: Control
 
-    def accuracy(self) -> float:
-        """The share of rows whose greedy answer earns the full reward, on every rank."""
+    def accuracy(self, seconds: float | None = None) -> float:
+        """The share of rows whose greedy answer earns the full reward, on every rank.
+
+        A rank waits `seconds` for those that answer.
+        """
         found = self.answers(self.prompts, 0.0, [0] * len(self.prompts))
         right = sum(answer.right for answer in found)
-        everyones: list[int] = self.control.gather(right, what="accuracy")
+        everyones: list[int] = self.control.gather(right, what="accuracy", seconds=seconds)
         return sum(everyones) / len(self.prompts)
 
     def answers(

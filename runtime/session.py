@@ -199,7 +199,9 @@ class Session:
             return None
         with self.context.outside("evaluate"):
             self.engines.switch(verify=True)
-            accuracy = self.evaluation.accuracy()
+            accuracy = self.evaluation.accuracy(
+                self.context.plan.phase("evaluate").deadline_seconds
+            )
         self.events.event("evaluate", when=when, step=self.progress.step, accuracy=accuracy)
         return accuracy
 
