@@ -67,7 +67,8 @@ class Generator:
         replicas = self.layout.dp
         mine = self.rows(replicas)
         local = torch.tensor([count]) if self.speaks else None
-        return int(share(local, mine, (replicas,), like.to(torch.int64), self.group).sum())
+        shape, whole = (replicas,), like.to(torch.int64)
+        return int(share(local, mine.indices, shape, whole, self.group).sum())
 
     def assemble(
         self,
