@@ -50,7 +50,9 @@ def fixed_layout(workload: Workload) -> TrainRoleSpec:
                     "roles that share their ranks share one layout",
                     at=("roles", role, axis),
                 )
-    fixed = TrainRoleSpec.model_validate({axis: degree for axis, (_, degree) in asked.items()})
+    fixed = TrainRoleSpec.model_construct(
+        None, **{axis: degree for axis, (_, degree) in asked.items()}
+    )
     _check_product(workload, fixed)
     return fixed
 

@@ -4,9 +4,13 @@ Files that define parts do without `from __future__ import annotations`: pydanti
 compile every annotation again, 5 ms of an estimate.
 """
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"
 NAME_TEXT = "up to 64 letters, digits and . _ -, not starting with . or -"
@@ -34,16 +38,39 @@ class Part(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, defer_build=True
     )
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_control_characters(cls, value: Any) -> Any:
-        if isinstance(value, str) and any(
-            ord(letter) < 32 or ord(letter) == 127 for letter in value
-        ):
-            raise ValueError("control characters are not accepted")
-        return value
-
 
 def empty() -> Any:
     """A part that was left out: its defaults, filled in where the whole job is validated."""
     return Field(default={})
+
+
+def control_characters(value: Any, at: str = "") -> Iterator[str]:
+    """'key: text: reason' of each text in a tree of YAML that holds a control character."""
+    if isinstance(value, str) and any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
+        yield f"{at}: {value!r}: control characters are not accepted"
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from control_characters(inner, f"{at}.{key}" if at else str(key))
+    if isinstance(value, list | tuple):
+        for inner in value:
+            yield from control_characters(inner, at)
+
+
+@contextmanager
+def no_plugins() -> Iterator[None]:
+    """While this is open, pydantic builds models without its plug-ins.
+
+    It would look for them among all installed distributions, a tenth of an estimate, and what
+    another package installs must not change what a job file means.
+    """
+    loader = "pydantic.plugin._loader"
+    if loader in sys.modules:
+        yield
+        return
+    none = ModuleType(loader)
+    vars(none)["get_plugins"] = tuple
+    sys.modules[loader] = none
+    try:
+        yield
+    finally:
+        del sys.modules[loader]

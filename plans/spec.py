@@ -13,7 +13,18 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from plans.algorithm import AlgorithmSpec
 from plans.inputs import DataSpec, ModelChoice, RewardSpec
 from plans.mistakes import mistakes
-from plans.parts import Above, Name, Natural, Part, Positive, Rate, Weight, empty
+from plans.parts import (
+    Above,
+    Name,
+    Natural,
+    Part,
+    Positive,
+    Rate,
+    Weight,
+    control_characters,
+    empty,
+    no_plugins,
+)
 from plans.resources import ClusterSpec, RoleSpecs, SlurmSpec
 from plans.source import Document, SpecError, read_yaml
 
@@ -136,6 +147,13 @@ class JobSpec(Part):
     cluster: ClusterSpec = empty()
     slurm: SlurmSpec = empty()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_text(cls, value: Any) -> Any:
+        if broken := list(control_characters(value)):
+            raise ValueError("\n".join(broken))
+        return value
+
     @field_validator("model", mode="before")
     @classmethod
     def _model_by_path(cls, value: Any) -> Any:
@@ -204,7 +222,8 @@ def load(path: str | Path) -> JobSpec:
 def parse(document: Document) -> JobSpec:
     """A job from a YAML document already read."""
     try:
-        return JobSpec.model_validate(document.data)
+        with no_plugins():
+            return JobSpec.model_validate(document.data)
     except ValidationError as error:
         raise SpecError(mistakes(document, error, JobSpec)) from None
 
@@ -291,7 +310,7 @@ def _role_rules(job: JobSpec) -> Iterator[str]:
     groups = [group.name for group in job.cluster.groups]
     for role, fixed in job.roles.items():
         used, reason = needed.get(role, (True, ""))
-        if not used and fixed.model_dump(exclude_none=True):
+        if not used and any(value is not None for _, value in fixed):
             yield f"roles.{role}: {reason}; leave it out"
         if fixed.group and fixed.group not in groups:
             known = f"known: {', '.join(groups)}" if groups else "the cluster has no groups"

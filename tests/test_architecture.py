@@ -69,8 +69,7 @@ HEAVY = {
     "h5py",
     "matplotlib",
 }
-# 0.38 s measured with the op-level models and the proof; 0.3 s is what we want.
-ESTIMATE_CPU_SECONDS = 0.45
+ESTIMATE_CPU_SECONDS = 0.30
 ESTIMATE_OF_64_GPUS = (
     "-m",
     "launcher.cli",
@@ -293,11 +292,14 @@ def cpu_seconds(*arguments):
 
 
 def test_an_estimate_answers_at_once():
-    """The budget is for an idle core; what slows the program down slows the yardstick too."""
+    """The budget is for an idle core; what slows the program down slows the yardstick too.
 
-    def within_budget():
-        slowed = cpu_seconds("-I", "-S", "-c", YARDSTICK) / YARDSTICK_CPU_SECONDS
-        seconds = cpu_seconds(*ESTIMATE_OF_64_GPUS)
-        return seconds < ESTIMATE_CPU_SECONDS * max(slowed, 1)
-
-    assert any(within_budget() for _ in range(10))
+    Both are taken at their best of up to ten runs in turn, so that no lucky pair passes.
+    """
+    yardstick = seconds = inf
+    for _ in range(10):
+        yardstick = min(yardstick, cpu_seconds("-I", "-S", "-c", YARDSTICK))
+        seconds = min(seconds, cpu_seconds(*ESTIMATE_OF_64_GPUS))
+        if seconds < ESTIMATE_CPU_SECONDS * max(yardstick / YARDSTICK_CPU_SECONDS, 1):
+            return
+    pytest.fail(f"{seconds:.2f} s, the yardstick {yardstick:.2f} s")
