@@ -5,6 +5,7 @@ import re
 import resource
 import subprocess
 import sys
+from math import inf
 from pathlib import Path
 
 import pytest

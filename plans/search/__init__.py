@@ -28,6 +28,7 @@ from plans.search.refusal import (
     nothing_legal,
     nothing_shared,
     rejection,
+    short_of_host,
     too_large,
 )
 from plans.search.result import Proof, Ranked, Search
@@ -203,15 +204,19 @@ class _Run:
     def _rejected(self) -> Iterator[Rejection]:
         """Of the small space the layouts that do not fit."""
         if self.book.problem.one_layout:
-            for candidate, need in too_large(self.book):
+            for candidate, need in too_large(self.book, self.workload):
                 yield rejection(self.workload, candidate, need)
 
     def _nothing(self, illegal: list[Rejection]) -> PlanError:
         if len(self.workload.groups) > 1:
             return nothing_on_groups(self.book, self.workload)
-        needs = list(too_large(self.book))
+        needs = list(too_large(self.book, self.workload))
+        if not needs and self.failed:
+            return PlanError(
+                f"no layout fits: the best ({self.failed[0].what}) {self.failed[0].reason}"
+            )
         if not needs:
-            return nothing_shared(self.book, illegal)
+            return short_of_host(self.book, self.workload) or nothing_shared(self.book, illegal)
         best = min(needs, key=lambda one: one[1])
         return nothing_fits(self.workload, best, self._breaks, self._fits)
 

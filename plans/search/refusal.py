@@ -10,6 +10,7 @@ from plans.dataflow import Role
 from plans.legality import Rejection
 from plans.search.assembly import candidate_of, peak_bytes
 from plans.search.book import Book
+from plans.search.branch import Found
 from plans.search.pool import ROLLOUT
 from plans.search.shortage import smallest
 from plans.search.subspace import Pool
@@ -42,8 +43,20 @@ def nothing_shared(book: Book, rejected: Sequence[Rejection]) -> PlanError:
     return PlanError(f"no legal layout: {'; '.join(reasons)}", at=("roles", first.value))
 
 
-def too_large(book: Book) -> Iterator[tuple[Candidate, float]]:
-    """The layouts that do not fit when all roles share all ranks, each with its least need."""
+def too_large(book: Book, workload: Workload) -> Iterator[tuple[Candidate, float]]:
+    """The layouts that do not fit when all roles share all ranks, each with its least need.
+
+    Device bytes of the fullest rank, the reserve of the process among them.
+    """
+    hardware = workload.hardware
+    for found in _smallest_of_each(book):
+        need = peak_bytes(book.problem.tables, found) + hardware.reserve_bytes
+        if need > hardware.memory_bytes:
+            yield candidate_of(found), need
+
+
+def _smallest_of_each(book: Book) -> Iterator[Found]:
+    """Of each layout on one pool of all ranks the plan that needs the least."""
     problem = book.problem
     pool = Pool(problem.roles, problem.ranks[0], 0)
     tables = {
@@ -51,8 +64,7 @@ def too_large(book: Book) -> Iterator[tuple[Candidate, float]]:
         for role in problem.roles
     }
     trained = next(iter(problem.roles))
-    layouts = dict.fromkeys(one.layout for one in tables[trained])
-    for layout in layouts:
+    for layout in dict.fromkeys(one.layout for one in tables[trained]):
         same = {
             role: [one for one in some if role == ROLLOUT or one.layout == layout]
             if problem.one_layout or role == trained
@@ -60,14 +72,30 @@ def too_large(book: Book) -> Iterator[tuple[Candidate, float]]:
             for role, some in tables.items()
         }
         found = smallest(problem.tables, pool, same)
-        if found and peak_bytes(problem.tables, found) > problem.tables.capacity(0):
-            yield candidate_of(found), peak_bytes(problem.tables, found)
+        if found:
+            yield found
+
+
+def short_of_host(book: Book, workload: Workload) -> PlanError | None:
+    """The layout that needs the least host memory, where it is that which is missing."""
+    room = book.problem.tables.host_capacity(0)
+    needs = [(sum(pick.host_bytes for pick in one.picks), one) for one in _smallest_of_each(book)]
+    if not needs:
+        return None
+    need, best = min(needs, key=lambda one: one[0])
+    if need <= room:
+        return None
+    needs, has = _apart(need, room)
+    return PlanError(
+        f"no layout fits: the best ({candidate_of(best)}) keeps {needs} GiB a rank on its host, "
+        f"a node of {workload.hardware.name} has {has} for each; try more nodes"
+    )
 
 
 def rejection(workload: Workload, candidate: Candidate, need: float) -> Rejection:
-    """A layout with the least it would need, the reserve of the process included."""
-    has, need = workload.hardware.memory_gib, need + workload.hardware.reserve_bytes
-    text = f"needs {need / GIB:.3g} GiB per {workload.hardware.device}, there are {has:.3g}"
+    """A layout with the least it would need, the reserve of the process among it."""
+    needs, has = _apart(need, workload.hardware.memory_bytes)
+    text = f"needs {needs} GiB per {workload.hardware.device}, there are {has}"
     return Rejection(what=str(candidate), layout=candidate.train, reason=text)
 
 
@@ -90,14 +118,23 @@ def nothing_fits(
     """How much is missing, where the account breaks, and the number of nodes that would do."""
     candidate, need = best
     hardware = workload.hardware
-    need += hardware.reserve_bytes
     nodes = next((one for one in _more_nodes(workload) if fits(one)), None)
     where = breaks(candidate)
     hint = f"; try nodes: {nodes.job.cluster.nodes}" if nodes else ""
+    needs, has = _apart(need, hardware.memory_bytes)
     return PlanError(
-        f"no layout fits: the best ({candidate}) needs {need / GIB:.3g} GiB per "
-        f"{hardware.device}, {hardware.name} has {hardware.memory_gib:.3g}; {where}{hint}"
+        f"no layout fits: the best ({candidate}) needs {needs} GiB per "
+        f"{hardware.device}, {hardware.name} has {has}; {where}{hint}"
     )
+
+
+def _apart(need: float, has: float) -> tuple[str, str]:
+    """Both in GiB, with as many digits as it takes to tell the one from the other."""
+    for digits in range(3, 9):
+        texts = f"{need / GIB:.{digits}g}", f"{has / GIB:.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return texts
 
 
 def _more_nodes(workload: Workload) -> Iterator[Workload]:

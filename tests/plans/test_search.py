@@ -1,5 +1,6 @@
 """The search: what is legal, what fits, what is best, and what is said when nothing is."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from plans.source import PlanError
 from plans.space import FULL, RUNNABLE, features_of
 from plans.stages import stage_layers
 from plans.timeline import step_times
+from plans.units import GIB
 from tests.plans.samples import job, large_job, model, workload
 
 H100 = read_hardware("h100-sxm")
@@ -185,6 +187,41 @@ def test_a_model_that_does_not_fit_is_told_what_it_needs_and_how_many_nodes_woul
         "h100-sxm has 20; in update_actor on rank 4 no room for reserve of process, 8 GiB; "
         "most are reserve, 8 GiB; try nodes: 2"
     )
+
+
+NEEDS = re.compile(
+    r"no layout fits: .* needs ([\d.]+) GiB per GPU, h100-sxm has ([\d.]+); "
+    r"in (\w+) on rank (\d+) no room for [\w ]+ of [\w.]+, [\d.e+]+ (GiB|MiB)"
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(gib=st.floats(10.0, 45.0), tp=st.sampled_from([None, 1, 4]))
+def test_a_refusal_for_memory_names_a_need_beyond_what_there_is(gib, tp):
+    chosen = large_job(
+        cluster={"hardware": "h100-sxm", "nodes": 1},
+        roles={"actor_train": {"tp": tp}} if tp else {},
+    )
+    with pytest.raises(PlanError) as refused:
+        found = search(chosen, model("7b"), replace(H100, memory_gib=gib))
+        raise PlanError(f"fits in {found.best.peak_bytes} bytes")
+    told = NEEDS.match(str(refused.value))
+    if told:
+        assert float(told[1]) > float(told[2])
+    else:
+        assert int(str(refused.value).split()[2]) <= gib * GIB
+
+
+def test_hosts_too_small_for_what_is_offloaded_are_named():
+    chosen = large_job(
+        cluster={"hardware": "h100-sxm", "nodes": 1},
+        roles={"actor_train": {"tp": 4, "optimizer_offload": True}},
+    )
+    small = replace(H100, host_gib=8)
+    with pytest.raises(
+        PlanError, match=r"keeps ([\d.]+) GiB a rank on its host, .* try more nodes"
+    ):
+        search(chosen, model("7b"), small, asked=Asked(space=FULL))
 
 
 def test_recomputation_is_used_where_memory_is_short():
