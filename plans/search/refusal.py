@@ -79,10 +79,10 @@ def _smallest_of_each(book: Book) -> Iterator[Found]:
 def short_of_host(book: Book, workload: Workload) -> PlanError | None:
     """The layout that needs the least host memory, where it is that which is missing."""
     room = book.problem.tables.host_capacity(0)
-    needs = [(sum(pick.host_bytes for pick in one.picks), one) for one in _smallest_of_each(book)]
-    if not needs:
+    plans = [(_host_bytes(one), one) for one in _smallest_of_each(book)]
+    if not plans:
         return None
-    need, best = min(needs, key=lambda one: one[0])
+    need, best = min(plans, key=lambda plan: plan[0])
     if need <= room:
         return None
     needs, has = _apart(need, room)
@@ -90,6 +90,10 @@ def short_of_host(book: Book, workload: Workload) -> PlanError | None:
         f"no layout fits: the best ({candidate_of(best)}) keeps {needs} GiB a rank on its host, "
         f"a node of {workload.hardware.name} has {has} for each; try more nodes"
     )
+
+
+def _host_bytes(found: Found) -> float:
+    return sum(pick.host_bytes for pick in found.picks)
 
 
 def rejection(workload: Workload, candidate: Candidate, need: float) -> Rejection:
