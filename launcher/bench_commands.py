@@ -1,4 +1,4 @@
-"""`rlplan bench micro|train|rollout|reshard|step|sweep`: measurements with the real engines."""
+"""`rlplan bench micro|train|rollout|reshard|step`: measurements with the real engines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from launcher.planning import json_option
+from launcher.planning import json_option, write
 from plans.source import UserError
 from plans.units import MIB
 
@@ -37,6 +37,7 @@ SHOWN = (
     "idle_fraction",
     "flops_per_second",
     "bytes_per_second",
+    "refused",
 )
 
 
@@ -58,14 +59,23 @@ class Degrees(click.ParamType):  # type: ignore[type-arg]
 
 
 def setting_options(command: Command) -> Command:
-    """What every measurement is told: the model, the machine, the cut and the batch."""
-    positive = click.IntRange(min=1)
-    options = (
-        click.option("--model", required=True, type=click.Path(path_type=Path), metavar="FOLDER"),
-        click.option("--hardware", default="cpu", show_default=True, help="As in a job file."),
-        click.option("--ranks", default=1, show_default=True, type=positive),
+    """What every measurement is told: the model, the cut, the machine and the batch."""
+    path = click.Path(path_type=Path)
+    for option in (
         click.option("--train", type=Degrees(), default="", help="Degrees of training."),
         click.option("--rollout", type=Degrees(), default="", help="Degrees of the rollout."),
+        click.option("--model", required=True, type=path, metavar="FOLDER"),
+    ):
+        command = option(command)
+    return batch_options(command)
+
+
+def batch_options(command: Command) -> Command:
+    """The machine and the batch of a measurement, and what becomes of its rows."""
+    positive = click.IntRange(min=1)
+    options = (
+        click.option("--hardware", default="cpu", show_default=True, help="As in a job file."),
+        click.option("--ranks", default=1, show_default=True, type=positive),
         click.option("--prompts", default=8, show_default=True, type=positive),
         click.option("--samples", default=8, show_default=True, type=positive),
         click.option("--prompt-tokens", default=64, show_default=True, type=positive),
@@ -74,6 +84,7 @@ def setting_options(command: Command) -> Command:
         click.option("--precision", type=click.Choice(["bf16", "fp32"]), help="As in a job file."),
         click.option("--repeats", default=5, show_default=True, type=positive),
         click.option("--output", type=click.Path(path_type=Path), help="Add the rows to a file."),
+        click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Draw them."),
         json_option,
     )
     for option in reversed(options):
@@ -91,12 +102,12 @@ def micro(calibration: Path | None, **given: Any) -> None:
     Example:
       rlplan bench micro --model examples/qwen2.5-7b --hardware h200-sxm --calibration micro.yaml
     """
-    rows = _measured("micro", given)
+    rows = measured_rows("micro", given)
     if calibration:
         from launcher.calibrating import write_calibration
 
         write_calibration(calibration, rows, given["hardware"])
-    _show(rows, given)
+    show(rows, given)
 
 
 @click.command()
@@ -108,7 +119,7 @@ def train(**given: Any) -> None:
     Example:
       rlplan bench train --model examples/tiny-qwen2 --prompts 4 --samples 4
     """
-    _show(_measured("train", given), given)
+    show(measured_rows("train", given), given)
 
 
 @click.command()
@@ -121,10 +132,10 @@ def rollout(bare: bool, **given: Any) -> None:
     Example:
       rlplan bench rollout --model examples/tiny-qwen2 --bare
     """
-    rows = _measured("rollout", given, bare=False)
+    rows = measured_rows("rollout", given, bare=False)
     if bare:
-        rows += _measured("rollout", given, bare=True)
-    _show(rows, given)
+        rows += measured_rows("rollout", given, bare=True)
+    show(rows, given)
 
 
 @click.command()
@@ -151,7 +162,7 @@ def reshard(baseline: str, buckets: Sequence[int], **given: Any) -> None:
       rlplan bench reshard --model examples/tiny-qwen2 --ranks 2 --train tp=2 --rollout tp=1
     """
     sizes = [size * MIB for size in buckets]
-    _show(_measured("reshard", given, baseline=baseline, buckets=sizes), given)
+    show(measured_rows("reshard", given, baseline=baseline, buckets=sizes), given)
 
 
 @click.command()
@@ -163,35 +174,10 @@ def step(**given: Any) -> None:
     Example:
       rlplan bench step --model examples/tiny-qwen2 --ranks 2 --train tp=2
     """
-    _show(_measured("step", given), given)
+    show(measured_rows("step", given), given)
 
 
-@click.command()
-@setting_options
-@click.option("--layout", "layouts", multiple=True, required=True, metavar="TRAIN:ROLLOUT")
-@click.option("--of", "bench", type=click.Choice(["reshard", "step"]), default="reshard")
-def sweep(layouts: Sequence[str], bench: str, **given: Any) -> None:
-    """Measure several layouts, one after the other.
-
-    \b
-    Example:
-      rlplan bench sweep --model examples/tiny-qwen2 --ranks 2 --layout tp=2:tp=1 --layout pp=2:tp=2
-    """
-    rows = []
-    more = {"baseline": "gather", "buckets": []} if bench == "reshard" else {}
-    for layout in layouts:
-        train_text, colon, rollout_text = layout.partition(":")
-        if not colon:
-            raise click.BadParameter(f"{layout!r}: give TRAIN:ROLLOUT", param_hint="--layout")
-        cut = {
-            "train": Degrees().convert(train_text, None, None),
-            "rollout": Degrees().convert(rollout_text, None, None),
-        }
-        rows += _measured(bench, {**given, **cut}, **more)
-    _show(rows, given)
-
-
-def _measured(bench: str, given: dict[str, Any], **asked: Any) -> list[dict[str, Any]]:
+def measured_rows(bench: str, given: dict[str, Any], **asked: Any) -> list[dict[str, Any]]:
     from launcher.measuring import Setting, measured
 
     names = Setting.__dataclass_fields__
@@ -199,8 +185,8 @@ def _measured(bench: str, given: dict[str, Any], **asked: Any) -> list[dict[str,
     return measured(bench, setting, repeats=given["repeats"], **asked)
 
 
-def _show(rows: list[dict[str, Any]], given: dict[str, Any]) -> None:
-    """The rows as JSON lines, or as a table; a copy of them added to --output."""
+def show(rows: list[dict[str, Any]], given: dict[str, Any]) -> None:
+    """The rows as JSON lines, or as a table; a copy added to --output, charts of them in --html."""
     lines = [json.dumps(row) for row in rows]
     output: Path | None = given["output"]
     if output:
@@ -209,6 +195,10 @@ def _show(rows: list[dict[str, Any]], given: dict[str, Any]) -> None:
                 file.write("".join(line + "\n" for line in lines))
         except OSError as error:
             raise UserError(f"{output}: {error.strerror}") from None
+    if given["html"]:
+        from plans.reports.bench_page import bench_page
+
+        write(given["html"], bench_page(rows))
     if given["as_json"]:
         click.echo("\n".join(lines))
     else:

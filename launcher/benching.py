@@ -8,7 +8,7 @@ from typing import cast, get_args
 
 import click
 
-from launcher import bench_commands
+from launcher import bench_commands, sweeping
 from launcher.planning import json_option
 from plans.source import UserError
 
@@ -73,6 +73,7 @@ for command in (
     bench_commands.rollout,
     bench_commands.reshard,
     bench_commands.step,
-    bench_commands.sweep,
+    sweeping.sweep,
+    sweeping.cell,
 ):
     bench.add_command(command)

@@ -99,7 +99,11 @@ def measured(bench: str, setting: Setting, **asked: Any) -> list[dict[str, Any]]
     write_inputs(folder, setting, engines=bench != "micro")
     path = folder / "job.yaml"
     write_file(path, json.dumps(setting.job(), indent=1).encode())
-    plan = make_plan(path)
+    try:
+        plan = make_plan(path)
+    except UserError:
+        shutil.rmtree(folder)
+        raise
     run_folder = run_path(folder, plan.job.name)
     command = shlex.join(["rlplan", *sys.argv[1:]])
     request = {"bench": bench, "command": command, **asked}

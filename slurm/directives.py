@@ -8,6 +8,7 @@ from plans.chain import chain_of, lead_seconds
 from plans.hardware import HardwareSpec
 from plans.plan import Plan
 from plans.record import run_name
+from plans.resources import SlurmSpec
 from plans.values import frozen
 
 # sbatch refuses a longer --signal time.
@@ -57,11 +58,13 @@ def directives_of(
     """
     slowest = plan.slowest
     first, *rest = components_of(plan, (hardware, *others))
-    joined = tuple((*_queue(plan), *_nodes(one), ("time", plan.job.slurm.time)) for one in rest)
+    joined = tuple(
+        (*_queue(plan.job.slurm), *_nodes(one), ("time", plan.job.slurm.time)) for one in rest
+    )
     leader = (
         (
             ("job-name", plan.job.name),
-            *_queue(plan),
+            *_queue(plan.job.slurm),
             *_nodes(first),
             ("time", plan.job.slurm.time),
             # B: only the batch shell hears it; children without a handler would die of it.
@@ -79,6 +82,33 @@ def directives_of(
         sbatch=(*leader, *joined),
         srun=tuple(steps),
         most_restarts=chain_of(plan, slowest).jobs - 1 + SPARE_RESTARTS,
+    )
+
+
+def array_options(
+    name: str,
+    one: Component,
+    queue: SlurmSpec,
+    *,
+    numbers: Sequence[int],
+    at_once: int | None,
+    folder: str,
+) -> Options:
+    """The options of an array of jobs of one node each, which may all be started again.
+
+    `numbers` are those of its tasks; `at_once` of them may run at the same time.
+    """
+    throttle = f"%{at_once}" if at_once else ""
+    return (
+        ("job-name", name),
+        *_queue(queue),
+        *_nodes(one),
+        ("time", queue.time),
+        ("array", f"{','.join(map(str, numbers))}{throttle}"),
+        ("requeue", ""),
+        ("open-mode", "append"),
+        # %A is the id of the array, %a the number of the task
+        ("output", f"{folder}/slurm-%A_%a.log"),
     )
 
 
@@ -106,9 +136,8 @@ def _nodes(one: Component) -> Options:
     )
 
 
-def _queue(plan: Plan) -> Options:
+def _queue(wanted: SlurmSpec) -> Options:
     """What the user said of the queue; sites have defaults for the rest."""
-    wanted = plan.job.slurm
     pairs = (("account", wanted.account), ("partition", wanted.partition), ("qos", wanted.qos))
     return tuple((name, value) for name, value in pairs if value)
 

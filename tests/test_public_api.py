@@ -130,6 +130,7 @@ def test_the_commands_of_bench_and_their_options():
         "--precision",
         "--repeats",
         "--output",
+        "--html",
         "--json",
     }
     assert found == {
@@ -139,7 +140,18 @@ def test_the_commands_of_bench_and_their_options():
         "rollout": {*setting, "--bare"},
         "reshard": {*setting, "--baseline", "--bucket-mib"},
         "step": setting,
-        "sweep": {*setting, "--layout", "--of"},
+        "sweep": {
+            *(setting - {"--train", "--rollout"}),
+            "--layout",
+            "--of",
+            "--to",
+            "--submit",
+            "--at-once",
+            "--partition",
+            "--account",
+            "--time",
+        },
+        "cell": {"folder", "number"},
     }
 
 
