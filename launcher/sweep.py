@@ -130,7 +130,7 @@ def submit_sweep(
     await_controller(PAUSES_SECONDS)
     site = find_site(Path())
     ours = site.ours if site else OursSpec()
-    if ours.container:
+    if ours.container.runtime != "none":
         raise UserError("cluster.yaml names a container; a sweep runs without one: measure inside")
     largest = max(one.ranks for one in sweep.settings)
     hardware = read_hardware(sweep.settings[0].hardware)
