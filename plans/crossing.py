@@ -48,12 +48,12 @@ class Crossing(Cut):
             rounds=rounds,
             proof=proof(
                 train,
-                rollout,
                 model=self.model,
+                tensors=self.tensors,
                 train=self.train,
-                rollout=self.rollout,
                 train_boxes=self.train_boxes,
                 rollout_boxes=self.rollout_boxes,
+                rolled=self.rolled(rollout),
             ),
         )
 

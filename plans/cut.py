@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from plans.adapters import adapter_part_shapes, adapter_shards, adapter_tensors, rank_boxes
 from plans.layout import ParallelLayout
-from plans.model import ModelSpec
+from plans.lora import LoraSpec
+from plans.model import ModelSpec, Tensor
 from plans.overlap import Piece, RowBytes, Supply, pieces, supplies
 from plans.shards import (
     MEGATRON,
@@ -19,6 +21,7 @@ from plans.shards import (
     row_elements,
     stage_parts,
     tensor_prefix,
+    vllm_boxes,
 )
 from plans.stages import places_of, stage_layers
 from plans.transfer import Transfer
@@ -46,7 +49,7 @@ class Standing:
 class Cut:
     """A model as two layouts cut it, and the pieces that both cuts leave.
 
-    Runs of `island_ranks` ranks are islands.
+    With `lora` its adapters, beside weights that stay. Runs of `island_ranks` ranks are islands.
     """
 
     model: ModelSpec
@@ -58,6 +61,20 @@ class Cut:
     train_boxes: Shards
     rollout_boxes: Shards
     pieces: PartPieces
+    lora: LoraSpec | None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What is cut: the model's tensors, or its adapters'."""
+        return adapter_tensors(self.model, self.lora) if self.lora else self.model.tensors
+
+    def rolled(self, place: int | None) -> tuple[Box, ...]:
+        """What the rollout rank `place` holds; nothing where there is none."""
+        if place is None:
+            return ()
+        if self.lora:
+            return rank_boxes(VLLM, self.model, self.lora, self.rollout, place)
+        return vllm_boxes(self.model, self.rollout, place)
 
     def supplies(self, here: Standing) -> tuple[Supply, ...]:
         return supplies(
@@ -104,16 +121,24 @@ class Cut:
 
 
 def cut_of(
-    model: ModelSpec, train: ParallelLayout, rollout: ParallelLayout, bytes_per_element: int
+    model: ModelSpec,
+    train: ParallelLayout,
+    rollout: ParallelLayout,
+    bytes_per_element: int,
+    lora: LoraSpec | None,
 ) -> dict[str, Any]:
-    """The fields of a `Cut` that follow from the model and its two layouts."""
+    """The fields of a `Cut` that follow from the model or its adapters and its two layouts."""
+    shapes = adapter_part_shapes(model, lora) if lora else part_shapes(model)
     row_bytes = {
         (name, dim): row_elements(shape, dim) * bytes_per_element
-        for name, shape in part_shapes(model).items()
+        for name, shape in shapes.items()
         for dim in range(len(shape))
     }
     train_boxes = _part_boxes(MEGATRON, model, train)
     rollout_boxes = _part_boxes(VLLM, model, rollout)
+    if lora:
+        train_boxes = adapter_shards(train_boxes, model, lora)
+        rollout_boxes = adapter_shards(rollout_boxes, model, lora)
     return {
         "model": model,
         "train": train,
@@ -121,6 +146,7 @@ def cut_of(
         "row_bytes": row_bytes,
         "train_boxes": train_boxes,
         "rollout_boxes": rollout_boxes,
+        "lora": lora,
         "pieces": _all_pieces(train_boxes, rollout_boxes, row_bytes),
     }
 

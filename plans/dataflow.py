@@ -63,7 +63,7 @@ def roles_of(job: JobSpec) -> tuple[Role, ...]:
         Role.ACTOR_TRAIN: True,
         Role.ACTOR_ROLLOUT: job.needs_rollout,
         Role.CRITIC: job.needs_critic,
-        Role.REFERENCE: job.needs_reference,
+        Role.REFERENCE: job.has_reference_model,
         Role.REWARD: job.reward.model is not None,
     }
     return tuple(role for role, used in needed.items() if used)
@@ -83,7 +83,8 @@ def phases_of(job: JobSpec) -> tuple[Phase, ...]:
     if job.needs_rollout and _recomputes(job):
         phases.append(Phase(name="old_log_prob", role=actor, stage=prepare))
     if job.needs_reference:
-        phases.append(Phase(name="ref", role=Role.REFERENCE, stage=prepare))
+        scorer = Role.REFERENCE if job.has_reference_model else actor
+        phases.append(Phase(name="ref", role=scorer, stage=prepare))
     if job.needs_critic:
         phases.append(Phase(name="values", role=Role.CRITIC, stage=prepare))
     if job.needs_rollout:

@@ -7,6 +7,7 @@ from math import sqrt
 
 from plans.chain import chain_of
 from plans.dataflow import Role, seconds_of_step
+from plans.lora import LoraSpec
 from plans.memory import peak_account
 from plans.outline import NO_SWITCH, switch_apart, switch_summary
 from plans.placement import NodeGroup
@@ -32,7 +33,8 @@ def plan_of(workload: Workload, candidate: Candidate) -> Plan:
         placements=candidate.placements,
         phases=tuple(_phase_plan(workload, candidate, time) for time in steps),
         outside=tuple(_phase_plan(workload, candidate, time) for time in outside),
-        reshard=_switch(workload, candidate),
+        reshard=_switch(workload, candidate, workload.job.lora),
+        base_reshard=_switch(workload, candidate, None) if workload.job.lora else None,
         checkpoint_every=checkpoint_interval(workload, steps, outside),
     )
     chain_of(plan, plan.slowest)
@@ -54,8 +56,8 @@ def _node_groups(workload: Workload) -> Iterator[NodeGroup]:
         first += here.world_size
 
 
-def _switch(workload: Workload, candidate: Candidate) -> ReshardSummary:
-    """What the plan promises of the switch to the rollout, if it has one."""
+def _switch(workload: Workload, candidate: Candidate, lora: LoraSpec | None) -> ReshardSummary:
+    """What the plan promises of the switch of weights, or adapters, if there is a rollout."""
     if not candidate.generates:
         return NO_SWITCH
     first = {pool.name: pool.first_rank for pool in candidate.pools}
@@ -70,6 +72,7 @@ def _switch(workload: Workload, candidate: Candidate) -> ReshardSummary:
             workload.element_bytes,
             first=(train, rollout),
             island=_island(workload),
+            lora=lora,
         )
     workload = _home(workload, candidate, candidate.placement(Role.ACTOR_TRAIN).pool)
     return switch_summary(
@@ -79,6 +82,7 @@ def _switch(workload: Workload, candidate: Candidate) -> ReshardSummary:
         workload.element_bytes,
         ranks_per_node=workload.ranks_per_node,
         island=_island(workload),
+        lora=lora,
     )
 
 

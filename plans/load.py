@@ -13,6 +13,7 @@ from typing import TypeVar
 from plans.estimate import Estimate, estimate_of
 from plans.hardware import HardwareSpec, read_hardware
 from plans.model import ModelSpec, from_config, read_model
+from plans.peft import check_config
 from plans.plan import Plan
 from plans.runnable import check_runnable
 from plans.search import Asked, search
@@ -107,6 +108,7 @@ def search_job(
     if check:
         check(job, model)
     judge = read_reward_model(job, base)
+    check_adapter(job, model, base)
     hardware, *others = read_groups(job, terms)
     asked = Asked(space=terms.space, shown=terms.shown)
     return search(job, model, hardware, judge, asked, tuple(others))
@@ -137,6 +139,18 @@ def read_reward_model(job: JobSpec, base: Path) -> ModelSpec | None:
         text = f"{folder}: {', '.join(names) or 'no architecture'}; a reward model is a ...{SCORES}"
         raise SpecError(text, at=("reward", "model"))
     return from_config({**config, "architectures": trunk}, str(folder / "config.json"))
+
+
+def check_adapter(job: JobSpec, model: ModelSpec, base: Path) -> None:
+    """SpecError when a model has no adapters here, or those to start from are others."""
+    if job.lora and (model.experts or model.latent):
+        text = "adapters stand beside the seven matrices of a dense layer; this model has others"
+        raise SpecError(text, at=("lora",))
+    if job.lora and job.lora.adapter:
+        try:
+            check_config(base / job.lora.adapter, job.lora)
+        except UserError as error:
+            raise SpecError(str(error), at=("lora", "adapter")) from None
 
 
 def _model_folder(folder: Path, at: Location) -> Path:

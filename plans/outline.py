@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from plans.layout import ParallelLayout
+from plans.lora import LoraSpec
 from plans.model import ModelSpec
 from plans.reshard import (
     BUCKET_BYTES,
@@ -36,8 +37,12 @@ def switch_summary(
     *,
     ranks_per_node: int,
     island: int,
+    lora: LoraSpec | None = None,
 ) -> ReshardSummary:
-    """The switch by its schedule; in outline when there are no boxes to build one from."""
+    """The switch by its schedule; in outline when there are no boxes to build one from.
+
+    With `lora` that of the adapters alone.
+    """
     if not _has_boxes(model, train):
         return outline(model, train, rollout, bytes_per_element)
     schedule = build(
@@ -47,6 +52,7 @@ def switch_summary(
         bytes_per_element,
         ranks_per_node=ranks_per_node,
         island_ranks=island,
+        lora=lora,
     )
     return summarize(schedule)
 
@@ -59,6 +65,7 @@ def switch_apart(
     *,
     first: tuple[int, int],
     island: int,
+    lora: LoraSpec | None = None,
 ) -> ReshardSummary:
     """The same to another pool; `first` are the first ranks of training and of the rollout.
 
@@ -73,6 +80,7 @@ def switch_apart(
             train_first=first[0],
             rollout_first=first[1],
             island_ranks=island,
+            lora=lora,
         )
         return summarize_apart(schedule)
     nothing = ParallelLayout(tp=bytes_per_element * model.parameter_count)

@@ -20,7 +20,7 @@ from plans.spec import JobSpec
 from plans.spread import ends_of
 from plans.values import frozen
 
-FORMAT = 4
+FORMAT = 5
 
 
 @frozen
@@ -46,7 +46,8 @@ class Plan:
     """The frozen result of planning. Same job file, same bytes, everywhere.
 
     `phases` are those of one RL step, in order; `outside` are the pieces of a run that
-    belong to no step: start, supervised, evaluate, checkpoint.
+    belong to no step: start, supervised, evaluate, checkpoint. With adapters `reshard` moves
+    those alone, and `base_reshard`, once before the first step, the weights beside them.
     """
 
     format: int
@@ -60,6 +61,7 @@ class Plan:
     phases: tuple[PhasePlan, ...]
     outside: tuple[PhasePlan, ...]
     reshard: ReshardSummary
+    base_reshard: ReshardSummary | None
     checkpoint_every: int
 
     @property
@@ -113,6 +115,12 @@ class Plan:
             if placement.role == role:
                 return placement
         raise KeyError(role)
+
+    def home(self, role: Role) -> Placement:
+        """The placement of a role, or of the one that does its work: adapters have no reference
+        model beside them, the actor scores as it was."""
+        stand_in = role == Role.REFERENCE and not self.has(role)
+        return self.placement(Role.ACTOR_TRAIN if stand_in else role)
 
     def phase(self, name: str) -> PhasePlan:
         """The phase of that name, inside or outside of the step; KeyError when there is none."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from plans.layout import ParallelLayout
-from plans.model import ModelSpec
+from plans.model import ModelSpec, Tensor
 from plans.shards import (
     MEGATRON,
     Box,
@@ -20,7 +20,6 @@ from plans.shards import (
     Shards,
     stage_parts,
     tensor_prefix,
-    vllm_boxes,
 )
 from plans.stages import places_of, stage_layers
 from plans.values import frozen
@@ -50,21 +49,21 @@ class Proof:
 
 def proof(
     train_rank: int | None,
-    rollout_rank: int | None,
     *,
     model: ModelSpec,
+    tensors: Iterable[Tensor],
     train: ParallelLayout,
-    rollout: ParallelLayout,
     train_boxes: Shards,
     rollout_boxes: Shards,
+    rolled: Iterable[Box],
 ) -> Proof:
-    """The regions that a rank vouches for as a trainer and claims as a rollout.
+    """The regions that a rank vouches for as a trainer and, of what it `rolled`, claims.
 
-    It is known by its number in either layout; None where it is not in it.
+    It is known by its number in training; None where it is not in it. `tensors` are those that
+    the switch is about: the model's, or its adapters'.
     """
-    table = _table(model, (train_boxes, rollout_boxes))
+    table = _table(tensors, (train_boxes, rollout_boxes))
     trained = () if train_rank is None else _vouched(model, train, train_boxes, train_rank)
-    rolled = () if rollout_rank is None else vllm_boxes(model, rollout, rollout_rank)
     return Proof(
         region_count=sum(len(cuts) - 1 for _, cuts in table.values()),
         vouched=_regions(trained, table),
@@ -76,7 +75,7 @@ def proof(
 _Table = dict[str, tuple[int, list[int]]]
 
 
-def _table(model: ModelSpec, sides: tuple[Shards, Shards]) -> _Table:
+def _table(tensors: Iterable[Tensor], sides: tuple[Shards, Shards]) -> _Table:
     cuts: dict[str, set[int]] = {}
     for shards in sides:
         for boxes in shards.values():
@@ -84,7 +83,7 @@ def _table(model: ModelSpec, sides: tuple[Shards, Shards]) -> _Table:
                 cuts.setdefault(box.tensor, set()).update((box.start, box.start + box.length))
     table: _Table = {}
     first = 0
-    for tensor in model.tensors:
+    for tensor in tensors:
         prefix = "" if tensor.layer is None else tensor_prefix(tensor.layer)
         places = sorted(cuts[tensor.name.removeprefix(prefix)])
         table[tensor.name] = (first, places)

@@ -17,6 +17,7 @@ from plans.crossing import Crossing
 from plans.cut import Standing, cut_of
 from plans.hardware import HardwareSpec
 from plans.layout import MEGATRON_ORDER, ParallelLayout
+from plans.lora import LoraSpec
 from plans.model import ModelSpec
 from plans.overlap import missing_bytes
 from plans.schedule import ReshardSchedule
@@ -89,15 +90,17 @@ def build(
     ranks_per_node: int | None = None,
     island_ranks: int = 1,
     bucket_bytes: int = BUCKET_BYTES,
+    lora: LoraSpec | None = None,
 ) -> ReshardSchedule:
     """The schedule that fills every rollout parameter of `rollout` from `train`'s.
 
-    Both layouts are over the same ranks, `ranks_per_node` to a host (None: one host), of
-    which `island_ranks` consecutive ones read each other's memory.
+    With `lora` every parameter of the adapters, and nothing of the weights beside them. Both
+    layouts are over the same ranks, `ranks_per_node` to a host (None: one host), of which
+    `island_ranks` consecutive ones read each other's memory.
     """
     assert train.world_size == rollout.world_size, "both engines live on the same ranks"
     return ReshardSchedule(
-        **cut_of(model, train, rollout, bytes_per_element),
+        **cut_of(model, train, rollout, bytes_per_element, lora),
         bucket_bytes=bucket_bytes,
         island_ranks=island_ranks,
         rotations=_rotations(train, ranks_per_node or train.world_size),
@@ -114,13 +117,14 @@ def build_apart(
     rollout_first: int,
     island_ranks: int = 1,
     bucket_bytes: int = BUCKET_BYTES,
+    lora: LoraSpec | None = None,
 ) -> Crossing:
     """The schedule that fills every rollout parameter from training on other ranks.
 
     The layouts begin at ranks `train_first` and `rollout_first`, and need not be equal in size.
     """
     return Crossing(
-        **cut_of(model, train, rollout, bytes_per_element),
+        **cut_of(model, train, rollout, bytes_per_element, lora),
         bucket_bytes=bucket_bytes,
         island_ranks=island_ranks,
         train_first=train_first,

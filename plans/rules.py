@@ -91,7 +91,7 @@ def _role_rules(job: JobSpec) -> Iterator[str]:
     needed = {
         "actor_rollout": (job.needs_rollout, f"{name} generates no answers"),
         "critic": (job.needs_critic, f"{name} has no critic"),
-        "reference": (job.needs_reference, "without kl.weight there is no reference"),
+        "reference": _reference_rule(job),
         "reward": (bool(job.reward.model), "without reward.model there is no such role"),
     }
     groups = [group.name for group in job.cluster.groups]
@@ -107,3 +107,10 @@ def _role_rules(job: JobSpec) -> Iterator[str]:
         and job.critic_optimizer != type(job.critic_optimizer).model_construct()
     ):
         yield f"critic_optimizer: {name} has no critic; leave it out"
+
+
+def _reference_rule(job: JobSpec) -> tuple[bool, str]:
+    """Whether the job has the reference as a role, and why not."""
+    if job.needs_reference and job.lora:
+        return False, "with lora the actor without what its adapters learned is the reference"
+    return job.needs_reference, "without kl.weight there is no reference"

@@ -47,12 +47,12 @@ class ReshardSchedule(Cut):
             rounds=tuple(self._rounds(rank, here)),
             proof=proof(
                 rank,
-                rank,
                 model=self.model,
+                tensors=self.tensors,
                 train=self.train,
-                rollout=self.rollout,
                 train_boxes=self.train_boxes,
                 rollout_boxes=self.rollout_boxes,
+                rolled=self.rolled(rank),
             ),
         )
 

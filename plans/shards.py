@@ -191,9 +191,10 @@ def part_shapes(model: ModelSpec) -> dict[str, tuple[int, ...]]:
     return {name.removeprefix(tensor_prefix(0)): shape for name, shape in shapes.items()}
 
 
-def parameter_shapes(model: ModelSpec, boxes: Iterable[Box]) -> dict[str, tuple[int, ...]]:
-    """The shape of every parameter that these boxes (all of one rank) make up."""
-    tensors = padded_shapes(model)
+def parameter_shapes(
+    tensors: Mapping[str, tuple[int, ...]], boxes: Iterable[Box]
+) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter that these boxes (all of one rank) make up of `tensors`."""
     shapes: dict[str, tuple[int, ...]] = {}
     for box in boxes:
         whole = tensors[box.tensor]

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from plans.algorithm import AlgorithmSpec
 from plans.inputs import DataSpec, ModelChoice, RewardSpec
+from plans.lora import LoraSpec
 from plans.mistakes import mistakes
 from plans.parts import (
     Above,
@@ -136,6 +137,7 @@ class JobSpec(Part):
     steps: Positive
     temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
     supervised: SupervisedSpec | None = None
+    lora: LoraSpec | None = None
     optimizer: OptimizerSpec = empty()
     critic_optimizer: CriticOptimizerSpec = empty()
     evaluate: EvalSpec = empty()
@@ -204,6 +206,11 @@ class JobSpec(Part):
     @property
     def needs_reference(self) -> bool:
         return self.algorithm.kl_weight > 0 or self.algorithm.name == "dpo"
+
+    @property
+    def has_reference_model(self) -> bool:
+        """Whether the reference is a model of its own: with adapters it is the actor's base."""
+        return self.needs_reference and self.lora is None
 
     @property
     def needs_critic(self) -> bool:

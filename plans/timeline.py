@@ -8,7 +8,7 @@ from plans.costs.host import checkpoint_parts
 from plans.costs.learning import learn_parts
 from plans.costs.parts import Parts, added, largest, scaled
 from plans.costs.phases import generation_limiter, rollout_phase_parts, train_phase_parts
-from plans.costs.switching import apart_parts, moved, switch_parts
+from plans.costs.switching import apart_parts, moved_each_step, switch_parts
 from plans.costs.work import (
     GENERATES,
     LEARNS,
@@ -127,7 +127,7 @@ def _parts(whole: Workload, workload: Workload, candidate: Candidate, phase: Pha
         trained = candidate.placement(Role.ACTOR_TRAIN)
         if trained.pool != placement.pool:
             return apart_parts(whole, shape, layout)
-        return switch_parts(workload, moved(workload, shape, trained.layout, layout))
+        return switch_parts(workload, moved_each_step(workload, shape, trained.layout, layout))
     assert placement.rollout is not None, "a placement has settings of one of the two engines"
     return rollout_phase_parts(workload, shape, phase, layout, placement.rollout)
 

@@ -13,11 +13,13 @@ from plans.search.result import Search
 from plans.source import UserError
 from plans.values import frozen
 from plans.variant import Change
+from plans.workload import Workload
 
 Changes = tuple[Change, ...]
 Ask = Callable[[Changes], Estimate]
 DEGREES = (1, 2, 4, 8)
 ROOMIER = 2
+UNADAPTED = "no adapters"
 
 
 @frozen
@@ -49,6 +51,7 @@ def questions(plan: Plan, hardware: HardwareSpec) -> Iterator[Question]:
     yield _question("responses x2", tokens, 2 * job.tokens.response)
     yield _question("responses /2", tokens, max(1, job.tokens.response // 2))
     yield _question("prompts x2", ("batch", "prompts"), 2 * job.batch.prompts)
+    yield from [_question(UNADAPTED, ("lora",), None)] * (job.lora is not None)
     for degree in DEGREES:
         yield _question(f"training tp{degree}", ("roles", "actor_train", "tp"), degree)
     for degree in DEGREES:
@@ -67,18 +70,32 @@ def roomier(found: Search) -> Answer:
         for kind in (workload.hardware, *workload.others)
     )
     larger = replace(workload, hardware=first, others=tuple(others))
-    question = Question(text=f"{ROOMIER} times the memory", changes=())
-    try:
-        other = search_workload(larger, Asked(shown=1))
-        return Answer(question=question, estimate=estimate_of(other))
-    except UserError as error:
-        return Answer(question=question, reason=str(error))
+    return _searched(f"{ROOMIER} times the memory", larger)
+
+
+def unadapted(found: Search) -> Answer | None:
+    """What if all parameters were trained; None when they are."""
+    workload = found.workload
+    if workload.job.lora is None:
+        return None
+    whole = replace(workload, job=workload.job.model_copy(update={"lora": None}))
+    return _searched(UNADAPTED, whole)
 
 
 def answered(question: Question, ask: Ask) -> Answer:
     """The answer to a question, planned anew."""
     try:
         return Answer(question=question, estimate=ask(question.changes))
+    except UserError as error:
+        return Answer(question=question, reason=str(error))
+
+
+def _searched(text: str, workload: Workload) -> Answer:
+    question = Question(text=text, changes=())
+    try:
+        return Answer(
+            question=question, estimate=estimate_of(search_workload(workload, Asked(shown=1)))
+        )
     except UserError as error:
         return Answer(question=question, reason=str(error))
 

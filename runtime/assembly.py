@@ -10,19 +10,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from plans.crossing import Crossing
 from plans.dataflow import Role
 from plans.hardware import read_hardware
 from plans.layout import ParallelLayout
 from plans.plan import Plan
-from plans.reshard import digest, island_ranks
+from plans.reshard import ReshardSummary, digest, island_ranks
+from plans.schedule import ReshardSchedule
 from plans.switch import schedule_of
 from plans.transfer import Row
 from plans.values import frozen
 from runtime.engines import RolloutEngine, ScoreEngine, TrainEngine
-from runtime.engines.hf import random_weights, read_reward_weights, read_weights
+from runtime.engines.hf import read_reward_weights
 from runtime.engines.megatron import MegatronEngine, MegatronScorer, megatron_groups
+from runtime.engines.megatron_lora import AdapterEngine, StartPolicy
 from runtime.engines.vllm import VLLMEngine
 from runtime.mistakes import DataMistake
+from runtime.policy import initial_weights, standing_policy, start_adapter
 from runtime.reshard import Executor
 
 
@@ -86,7 +90,7 @@ def assemble(plan: Plan, base: Path, seat: Seat, world: dist.ProcessGroup | None
     Training engines come first: the rollout's parameters alias theirs, and its memory is
     what the plan left.
     """
-    weights = initial_weights(plan, base)
+    weights = initial_weights(plan, base / plan.job.model.path)
     pool = plan.pool_of(seat.rank)
     place = seat.rank - pool.first_rank
     trained, scored = _megatron_engines(plan, pool.name, base, weights)
@@ -109,15 +113,14 @@ def assemble_frozen(
     assert placement.train is not None, "the actor's engine trains in a run"
     scored: dict[Role, MegatronScorer] = {}
     if place is not None:
-        scored[Role.ACTOR_TRAIN] = actor = MegatronScorer(
-            model=plan.model,
-            groups=megatron_groups(placement.layout),
-            settings=placement.train,
-            precision=plan.precision,
-            weights=None if checkpoint else initial_weights(plan, base),
+        scored[Role.ACTOR_TRAIN] = standing_policy(
+            plan,
+            base / plan.job.model.path,
+            megatron_groups(placement.layout),
+            placement.train,
+            checkpoint,
+            start=start_adapter(plan, base),
         )
-        if checkpoint:
-            actor.load_model(checkpoint / Role.ACTOR_TRAIN)
     parameters = scored[Role.ACTOR_TRAIN].parameters() if scored else {}
     rollout, executor = _answering(plan, base, seat, world, parameters)
     return Engines(
@@ -137,19 +140,21 @@ def _answering(
     actor: Mapping[str, Tensor],
 ) -> tuple[VLLMEngine | None, Executor]:
     """What generates on this rank, if it does, and the switch to it from the actor's parameters."""
-    row = _switch_row(plan, seat.rank)
+    rows = _switch_rows(plan, seat.rank)
     rollout = None
     if plan.place(Role.ACTOR_ROLLOUT, seat.rank) is not None:
-        aliases = {name: actor[source] for name, source in row.aliases}
+        aliases = {name: actor[source] for row in rows for name, source in row.aliases}
         rollout = _rollout(plan, base, seat, aliases)
-    executor = Executor(
-        row,
-        source=actor,
-        destination=rollout.parameters() if rollout else {},
-        device=seat.device,
-        group=world,
-    )
-    return rollout, executor
+    held = rollout.parameters() if rollout else {}
+    ends: dict[str, Any] = {
+        "source": actor,
+        "destination": held,
+        "device": seat.device,
+        "group": world,
+    }
+    for row in rows[:-1]:
+        _switch_once(Executor(row, **ends))
+    return rollout, Executor(rows[-1], **ends)
 
 
 def _rollout(plan: Plan, base: Path, seat: Seat, aliases: Mapping[str, Tensor]) -> VLLMEngine:
@@ -167,15 +172,8 @@ def _rollout(plan: Plan, base: Path, seat: Seat, aliases: Mapping[str, Tensor]) 
         rank=rank,
         local_rank=seat.local_rank,
         shared_memory=seat.shared_memory,
+        lora=plan.job.lora,
     )
-
-
-def initial_weights(plan: Plan, base: Path) -> Mapping[str, Tensor]:
-    """The weights the run starts from: the model folder's, or drawn from the job's seed."""
-    choice = plan.job.model
-    if choice.weights == "random":
-        return random_weights(plan.model, plan.job.seed)
-    return read_weights(base / choice.path, plan.model)
 
 
 def _megatron_engines(
@@ -204,9 +202,15 @@ def _megatron_engines(
             scored[role] = MegatronScorer(model=plan.model, weights=weights, **common)
         else:
             optimizer = plan.job.critic_optimizer if values else plan.job.optimizer
-            trained[role] = MegatronEngine(
-                model=plan.model, weights=weights, optimizer=optimizer, **common
-            )
+            common |= {"model": plan.model, "weights": weights, "optimizer": optimizer}
+            if plan.job.lora and role is Role.ACTOR_TRAIN:
+                adapter = start_adapter(plan, base)
+                actor = AdapterEngine(lora=plan.job.lora, adapter=adapter, **common)
+                trained[role] = actor
+                if plan.job.needs_reference:
+                    scored[Role.REFERENCE] = StartPolicy(actor)
+            else:
+                trained[role] = MegatronEngine(**common)
     return trained, scored
 
 
@@ -225,11 +229,26 @@ def _judge(plan: Plan, base: Path, common: Mapping[str, Any]) -> MegatronScorer:
     return MegatronScorer(model=model, weights=weights, **common)
 
 
-def _switch_row(plan: Plan, rank: int) -> Row:
-    """This rank's part of the switch, proven to be the one the plan was hashed with."""
+def _switch_rows(plan: Plan, rank: int) -> tuple[Row, ...]:
+    """This rank's part of the switch of each step, last; before it what is moved only once.
+
+    Proven to be what the plan was hashed with.
+    """
     island = island_ranks(read_hardware(plan.hardware), plan.ranks_per_node)
-    schedule = schedule_of(plan, island)
-    if digest(schedule) != plan.reshard.schedule_digest:
+    each = _switch_row(schedule_of(plan, island), plan.reshard, rank)
+    if plan.base_reshard is None:
+        return (each,)
+    return _switch_row(schedule_of(plan, island, base=True), plan.base_reshard, rank), each
+
+
+def _switch_once(executor: Executor) -> None:
+    """Bring over what no step changes; its buckets are given back."""
+    executor.run()
+    executor.verify()
+
+
+def _switch_row(schedule: ReshardSchedule | Crossing, promised: ReshardSummary, rank: int) -> Row:
+    if digest(schedule) != promised.schedule_digest:
         raise DataMistake(
             "the weight switch of this rlplan is not the one in plan.json; "
             "plan again with this version"

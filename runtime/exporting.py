@@ -18,14 +18,14 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from plans.dataflow import Role
 from plans.layout import ParallelLayout
 from plans.placement import TrainSettings
 from plans.plan import Plan
 from plans.source import UserError
 from runtime.control import SingleControl
-from runtime.engines.megatron import MegatronScorer, megatron_groups
+from runtime.engines.megatron import megatron_groups
 from runtime.export import export
+from runtime.policy import standing_policy
 from runtime.trust import read_own_plan
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -61,14 +61,8 @@ def export_checkpoint(
     """
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     try:
-        engine = MegatronScorer(
-            model=plan.model,
-            groups=megatron_groups(ParallelLayout()),
-            settings=TrainSettings(micro_batch=1),
-            precision=plan.precision,
-            weights=None,
-        )
-        engine.load_model(checkpoint / Role.ACTOR_TRAIN)
+        groups, settings = megatron_groups(ParallelLayout()), TrainSettings(micro_batch=1)
+        engine = standing_policy(plan, model_folder, groups, settings, checkpoint)
         export(engine, SingleControl(), folder, model_folder, dtype, writes=True)
     finally:
         dist.destroy_process_group()

@@ -77,7 +77,7 @@ class Learner:
         Rows that belong together are in one shard. Packed, shards have equal tokens, and all
         of them as many micro-batches; padded, they have equal rows.
         """
-        placement = self.plan.placement(role)
+        placement = self.plan.home(role)
         replicas, place = placement.layout.dp, placement.layout.coordinates(self.engines.rank)["dp"]
         assert placement.train is not None, "what scores or learns has training settings"
         budget = placement.train.micro_tokens
@@ -92,6 +92,6 @@ class Learner:
 
     def _speaks(self, role: Role) -> bool:
         """Whether this rank hands on its shard's scores: the last stage's first tensor rank."""
-        layout = self.plan.placement(role).layout
+        layout = self.plan.home(role).layout
         place = layout.coordinates(self.engines.rank)
         return place["tp"] == 0 and place["pp"] == layout.pp - 1

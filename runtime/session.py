@@ -14,14 +14,16 @@ from plans.record import StepRecord
 from runtime import checkpoint
 from runtime.assembly import Engines
 from runtime.context import RankContext
-from runtime.engines import hf
+from runtime.engines import hf, peft
+from runtime.engines.megatron_lora import AdapterEngine
 from runtime.evaluation import Evaluation
 from runtime.events import EventLog
 from runtime.experience import ExperienceWriter
-from runtime.export import export
+from runtime.export import export, export_adapter
 from runtime.given import GivenWork
 from runtime.loop import StepWork
 from runtime.metrics import MetricsWriter, Summary, write_summary
+from runtime.policy import initial_weights
 from runtime.prompt import Prompt
 from runtime.stragglers import watched
 from runtime.supervised import warm_up
@@ -122,6 +124,8 @@ class Session:
         after = self._accuracy("after")
         with self.context.outside("checkpoint"):
             self._export(self.export_folder)
+            if self.context.plan.job.lora:
+                self._export_adapter(self.context.run_folder / "adapter")
         if self.context.rank == 0:
             summary = Summary(
                 accuracy_before=self.progress.accuracy_before,
@@ -175,7 +179,8 @@ class Session:
                     )
             self._meet("supervised")
         with self.context.outside("checkpoint"):
-            self._export(self.warm_folder)
+            adapted = self.context.plan.job.lora is not None
+            (self._export_adapter if adapted else self._export)(self.warm_folder)
             weights = self._warm_weights()
             if Role.CRITIC in self.engines.trained:
                 self.engines.trained[Role.CRITIC].fill(weights)
@@ -192,7 +197,12 @@ class Session:
             self.engines.scored[Role.REFERENCE].fill(self._warm_weights())
 
     def _warm_weights(self) -> Mapping[str, Tensor]:
-        return hf.read_weights(self.warm_folder, self.context.plan.model)
+        plan = self.context.plan
+        if plan.job.lora is None:
+            return hf.read_weights(self.warm_folder, plan.model)
+        adapter = peft.read_adapter(self.warm_folder, plan.model, plan.job.lora)
+        base = initial_weights(plan, self._model_folder)
+        return peft.MergedWeights(base, adapter, plan.job.lora.scale)
 
     def _accuracy(self, when: str) -> float | None:
         if self.evaluation is None:
@@ -237,15 +247,26 @@ class Session:
             self.saver.save(self.progress.step, state)
 
     def _export(self, folder: Path) -> None:
-        model_folder = self.context.base / self.context.plan.job.model.path
-        context = self.context
-        export(
-            self.engines.trained.get(Role.ACTOR_TRAIN),
-            context.control,
-            folder,
-            model_folder,
-            writes=context.plan.place(Role.ACTOR_TRAIN, context.rank) == 0,
+        actor, context = self.engines.trained.get(Role.ACTOR_TRAIN), self.context
+        export(actor, context.control, folder, self._model_folder, writes=self._writes)
+
+    def _export_adapter(self, folder: Path) -> None:
+        actor, context = self.engines.trained.get(Role.ACTOR_TRAIN), self.context
+        lora = context.plan.job.lora
+        assert lora is not None, "only adapters are exported as such"
+        assert actor is None or isinstance(actor, AdapterEngine), "an actor with lora has adapters"
+        export_adapter(
+            actor, context.control, folder, self._model_folder, lora, writes=self._writes
         )
+
+    @property
+    def _model_folder(self) -> Path:
+        return self.context.base / self.context.plan.job.model.path
+
+    @property
+    def _writes(self) -> bool:
+        """Whether this rank writes what the ranks of the actor gather."""
+        return self.context.plan.place(Role.ACTOR_TRAIN, self.context.rank) == 0
 
 
 def _rates(record: StepRecord, generated_tokens: float) -> dict[str, float]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from plans.costs.host import ADVANTAGE_SECONDS
 from plans.costs.work import (
-    BACKWARD_PASSES,
     GENERATES,
     LEARNS,
+    backward_passes,
     model_tokens,
     packs,
     work_of,
@@ -36,7 +36,7 @@ def _computing(workload: Workload, shape: Shape, phase: Phase, ranks: int) -> fl
     machine, tokens = workload.machine, work_of(workload, phase)[0]
     rates, learns = machine.train_rates, phase.name in LEARNS
     peak = ranks * machine.device.flops_per_second("bf16")
-    passes = 1 + BACKWARD_PASSES * learns
+    passes = 1 + backward_passes(workload, phase)
     matrices = passes * 2.0 * shape.active_parameters / rates.gemm_share
     width = shape.layers * (shape.query_width + shape.value_width)
     visible = 0.5 if shape.window else 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from plans.bytes.account import Kind
 from plans.bytes.stage import stage_of
 from plans.bytes.training import resident_lines
+from plans.costs.adapters import MODULE, adapter_lines, adapters_of
 from plans.costs.parts import Parts
 from plans.costs.work import execution, role_shape
 from plans.dataflow import Role
@@ -53,11 +54,20 @@ def advantage_parts(workload: Workload) -> Parts:
 def checkpoint_parts(
     workload: Workload, trained: list[tuple[Role, ParallelLayout, TrainSettings]]
 ) -> Parts:
-    """Weights (written by one replica) and optimizer states; a node's ranks share its disk."""
+    """Weights (written by one replica) and optimizer states; a node's ranks share its disk.
+
+    Of a role with adapters those alone.
+    """
     total = 0.0
     for role, layout, settings in trained:
         shape, run = role_shape(workload, role), execution(workload, layout, settings, 1)
-        for line in resident_lines(shape, run, stage_of(shape, run, 0)):
+        here, lora = stage_of(shape, run, 0), adapters_of(workload, role)
+        lines = (
+            [one for one in adapter_lines(workload, lora, run, here) if one.module == MODULE]
+            if lora
+            else resident_lines(shape, run, here)
+        )
+        for line in lines:
             if line.kind == Kind.WEIGHTS:
                 total += line.bytes / (layout.dp * layout.cp)
             elif line.kind in (Kind.OPTIMIZER, Kind.HOST):

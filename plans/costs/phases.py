@@ -100,9 +100,10 @@ def _passes(
 ) -> tuple[TrainSetting, float]:
     """One optimizer step and how often it is taken, or one forward pass over the batch."""
     if phase.name in LEARNS:
-        at = train_setting(workload, layout, settings, workload.mini_batch)
+        at = train_setting(workload, layout, settings, workload.mini_batch, phase.role)
         return at, workload.job.batch.mini_batches * phase.passes
-    return train_setting(workload, layout, settings, workload.job.batch.sequences), phase.passes
+    sequences = workload.job.batch.sequences
+    return train_setting(workload, layout, settings, sequences, phase.role), phase.passes
 
 
 def _repeats(workload: Workload, phase: Phase) -> float:

@@ -12,8 +12,9 @@ from plans.bytes.account import Account, Kind, Line, fullest
 from plans.bytes.serving import Serving, serving_account
 from plans.bytes.stage import stage_of
 from plans.bytes.training import resident_lines, scoring_accounts, training_accounts
+from plans.costs.adapters import MODULE, adapter_lines, adapters_of
 from plans.costs.generating import sequence_bytes
-from plans.costs.switching import moved
+from plans.costs.switching import adapter_bytes, moved
 from plans.costs.work import GENERATES, LEARNS, execution, role_shape, working_role
 from plans.dataflow import Role
 from plans.layout import ParallelLayout
@@ -31,10 +32,12 @@ def lasting_lines(
     """Weights, and of a role that learns gradients and optimizer; offloaded states on the host."""
     shape = role_shape(workload, role)
     run = execution(workload, layout, settings, workload.mini_batch)
-    lines = resident_lines(shape, run, stage_of(shape, run, stage))
-    if role in TRAINED:
+    here = stage_of(shape, run, stage)
+    lines, lora = resident_lines(shape, run, here), adapters_of(workload, role)
+    if role in TRAINED and lora is None:
         return lines
-    return [line for line in lines if line.kind == Kind.WEIGHTS]
+    weights = [line for line in lines if line.kind == Kind.WEIGHTS]
+    return [*weights, *adapter_lines(workload, lora, run, here)] if lora else weights
 
 
 def learning_lines(
@@ -72,8 +75,11 @@ def rollout_account(
             graph_bytes=workload.hardware.graph_bytes,
         ),
     )
-    cache = Line(module="cache", kind=Kind.KV_CACHE, bytes=settings.kv_cache_bytes)
-    return replace(account, lines=(*account.lines, cache))
+    lines = [Line(module="cache", kind=Kind.KV_CACHE, bytes=settings.kv_cache_bytes)]
+    if workload.job.lora:
+        held = adapter_bytes(workload, layout.tp)
+        lines.append(Line(module=MODULE, kind=Kind.WEIGHTS, bytes=held))
+    return replace(account, lines=(*account.lines, *lines))
 
 
 def rollout_lines(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from plans.adapters import adapter_parameters
 from plans.bytes.account import Kind
 from plans.bytes.serving import Serving, serving_account
 from plans.costs.parts import Parts
@@ -65,9 +66,16 @@ def moved(
         return Moved(shared=shard - copied, copied=copied)
     g, stages = rollout.tp, train.pp
     whole = float(width * model.parameter_count)
-    near = max(1, min(stages, workload.ranks_per_node // (train.tp * train.cp * train.dp)))
     own = whole / stages * (1 / g - 1 / max(train.tp, g))
-    others = whole / stages / g
+    return spread(workload, train, shard, own, others=whole / stages / g)
+
+
+def spread(
+    workload: Workload, train: ParallelLayout, shard: float, own: float, others: float
+) -> Moved:
+    """What fills a shard when `own` bytes lack of a rank's own stage, `others` of each other."""
+    stages = train.pp
+    near = max(1, min(stages, workload.ranks_per_node // (train.tp * train.cp * train.dp)))
     inside, outside = own + (near - 1) * others, (stages - near) * others
     copied = max(0.0, shard - inside - outside)
     joined = island_ranks(workload.hardware, workload.ranks_per_node) > 1
@@ -78,7 +86,35 @@ def moved(
 def moved_apart(workload: Workload, shape: Shape, rollout: ParallelLayout) -> Moved:
     """What a switch to another pool moves: every rank receives its whole shard."""
     shard = rollout_weight_bytes(workload, shape, rollout)
+    if workload.job.lora:
+        shard += adapter_bytes(workload, rollout.tp)
     return Moved(outside=shard, sent=shard)
+
+
+def moved_adapters(workload: Workload, train: ParallelLayout, rollout: ParallelLayout) -> Moved:
+    """What a switch of adapters moves; of those cut like the weights what the weights' does."""
+    g, shard = rollout.tp, adapter_bytes(workload, rollout.tp)
+    if shares_storage(workload.model, train, rollout):
+        return Moved(shared=shard)
+    own = (shard - adapter_bytes(workload, max(train.tp, g))) / train.pp
+    return spread(workload, train, shard, own, others=shard / train.pp)
+
+
+def moved_each_step(
+    workload: Workload, shape: Shape, train: ParallelLayout, rollout: ParallelLayout
+) -> Moved:
+    """What every switch moves: the weights, or the adapters beside weights that stay."""
+    if workload.job.lora:
+        return moved_adapters(workload, train, rollout)
+    return moved(workload, shape, train, rollout)
+
+
+def adapter_bytes(workload: Workload, tp: int) -> float:
+    """The adapters of all layers on one of `tp` ranks."""
+    lora, model = workload.job.lora, workload.model
+    assert lora is not None, "asked for only where there are adapters"
+    numbers = adapter_parameters(model, lora, tp) * model.layer_count
+    return float(numbers * workload.element_bytes)
 
 
 def switch_parts(workload: Workload, what: Moved) -> Parts:
@@ -120,6 +156,8 @@ def _apart_in(workload: Workload, shape: Shape, rollout: ParallelLayout) -> Part
     real = machine.element_bytes / 2
     whole = float(workload.element_bytes * workload.model.parameter_count)
     shard = rollout_weight_bytes(workload, shape, rollout)
+    if workload.job.lora:
+        whole, shard = adapter_bytes(workload, 1), adapter_bytes(workload, rollout.tp)
     nics = device.nic_bytes_per_second * rates.nic_share * real * workload.ranks_per_node
     link = device.link_bytes_per_second(workload.ranks_per_node) * rates.link_share * real
     return {

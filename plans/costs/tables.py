@@ -16,7 +16,7 @@ from plans.costs.generating import response_lengths
 from plans.costs.phases import rollout_phase_seconds, samples_of, train_phase_seconds
 from plans.costs.resident import rollout_account
 from plans.costs.settings import rollout_settings, train_settings
-from plans.costs.switching import apart_parts, moved, moved_apart, switch_parts
+from plans.costs.switching import apart_parts, moved, moved_apart, moved_each_step, switch_parts
 from plans.costs.work import LEARNS, role_shape, rounds_of, working_role
 from plans.dataflow import Phase, Role, Stage, phases_of, roles_of, stages_of
 from plans.layout import ParallelLayout
@@ -70,14 +70,17 @@ class Costs:
         if together:
             here = work.groups[group]
             what = moved(here, shape, train.layout, rollout.layout)
-            parts = switch_parts(here, what)
+            each = moved_each_step(here, shape, train.layout, rollout.layout)
+            shared = what.shared + (each.shared if here.job.lora else 0.0)
+            parts = switch_parts(here, each)
         else:
             what = moved_apart(work.groups[0], shape, rollout.layout)
+            shared = what.shared
             parts = apart_parts(work, shape, rollout.layout)
         return Switch(
             seconds=sum(parts.values()),
             staging=(what.staging, what.staging),
-            shared=(what.shared, what.shared),
+            shared=(shared, shared),
         )
 
     def capacity(self, group: int = 0) -> float:

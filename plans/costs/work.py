@@ -7,6 +7,7 @@ from math import ceil
 
 from plans.bytes.execution import Execution
 from plans.bytes.shape import shape_of
+from plans.costs.adapters import adapters_of
 from plans.dataflow import Phase, Role
 from plans.layout import ParallelLayout
 from plans.placement import TrainSettings
@@ -29,6 +30,8 @@ SCORES = {
 }
 GENERATES = ("gen", "gen_max", "evaluate")
 BACKWARD_PASSES = 2.0
+# Beside a frozen matrix nothing but the input's gradient is computed.
+FROZEN_PASSES = 1.0
 
 
 def role_shape(workload: Workload, role: Role) -> Shape:
@@ -41,6 +44,8 @@ def working_role(workload: Workload, phase: str) -> Role | None:
     """The role whose model learns or scores in a phase; None where none does."""
     if phase == "reward":
         return Role.REWARD if workload.reward_model else None
+    if phase == "ref" and not workload.job.has_reference_model:
+        return Role.ACTOR_TRAIN
     return LEARNS.get(phase) or SCORES.get(phase)
 
 
@@ -73,7 +78,7 @@ def model_tokens(workload: Workload, packed: bool) -> float:
 
 
 def work_of(workload: Workload, phase: Phase) -> tuple[float, float]:
-    """Tokens a phase works on and FLOPs of the model for them; a backward pass is two forward."""
+    """Tokens a phase works on and FLOPs of the model for them."""
     sequences = workload.job.batch.sequences * phase.passes
     shape = role_shape(workload, phase.role)
     if phase.name in GENERATES:
@@ -83,11 +88,22 @@ def work_of(workload: Workload, phase: Phase) -> tuple[float, float]:
         return 0.0, 0.0
     length = model_tokens(workload, packs(workload, phase.role))
     tokens, each = sequences * length, forward_flops(shape, length)
-    return tokens, tokens * each * (1 + BACKWARD_PASSES * (phase.name in LEARNS))
+    return tokens, tokens * each * (1 + backward_passes(workload, phase))
+
+
+def backward_passes(workload: Workload, phase: Phase) -> float:
+    """FLOPs of the backward pass in forward ones: for inputs and weights, when those learn."""
+    if phase.name not in LEARNS:
+        return 0.0
+    return FROZEN_PASSES if adapters_of(workload, phase.role) else BACKWARD_PASSES
 
 
 def train_setting(
-    workload: Workload, layout: ParallelLayout, settings: TrainSettings, sequences: int
+    workload: Workload,
+    layout: ParallelLayout,
+    settings: TrainSettings,
+    sequences: int,
+    role: Role = Role.ACTOR_TRAIN,
 ) -> TrainSetting:
     """One pass over `sequences` sequences, as the engines here cut them.
 
@@ -117,6 +133,7 @@ def train_setting(
         reduce_bytes=workload.machine.reduce_bytes,
         sequence_parallel=settings.sequence_parallel,
         fused_attention=_fused(workload),
+        adapter=adapters_of(workload, role) is not None,
         offload=settings.optimizer_offload,
         policy_loss=True,
         even_stages=not settings.first_layers,

@@ -53,8 +53,12 @@ REASONS: tuple[tuple[str, str], ...] = (
     (r".*tool_config_path.*", "several turns make lengths that no static plan can promise"),
     (r"actor_rollout_ref\.rollout\.(n|response_length|prompt_length)$", "said by batch and tokens"),
     (
-        r".*\.(lora|lora_rank|lora_alpha|target_modules|exclude_modules|lora_adapter_path)\b.*",
-        "adapters are not planned yet",
+        r"critic\..*\.(lora\w*|target_modules|exclude_modules)\b.*",
+        "adapters are the actor's; the critic learns whole",
+    ),
+    (
+        r".*\.(lora\w*|target_modules|exclude_modules)\b.*",
+        "lora has rank, alpha, target_modules and adapter; a rank of 0 is none",
     ),
     (
         r".*(router_replay|moe_config|quantization|quant_\w+|layer_name_map).*",

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from plans.lora import ALL, MODULES
 from plans.migration.algorithm import ACTOR, CRITIC, ROLLOUT, algorithm_of
 from plans.migration.config import Config
 from plans.migration.reader import Note, Reader
@@ -57,6 +58,8 @@ def imported(
     }
     if job["algorithm"]["name"] == "ppo":
         job["critic_optimizer"] = _optimizer(work, f"{CRITIC}.optim", 1e-5)
+    if lora := _lora(work):
+        job["lora"] = lora
     if (temperature := work.number(f"{ROLLOUT}.temperature", 1.0, float)) != 1.0:
         job["temperature"] = temperature
     if keep_layout:
@@ -164,6 +167,24 @@ def _optimizer(work: Reader, prefix: str, rate: float) -> dict[str, Any]:
         found["betas"] = [float(beta) for beta in betas]
     if (steps := work.number(f"{prefix}.lr_warmup_steps", -1)) > 0:
         found["warmup_steps"] = steps
+    return found
+
+
+def _lora(work: Reader) -> dict[str, Any]:
+    """verl's adapters of the actor; a rank of 0 is none. Its modules are PEFT's."""
+    prefix = "actor_rollout_ref.model"
+    rank = work.number(f"{prefix}.lora_rank", 0)
+    if rank <= 0:
+        return {}
+    found = {"rank": rank, "alpha": work.number(f"{prefix}.lora_alpha", 16, float)}
+    targets = work.config.get(f"{prefix}.target_modules", ALL)
+    names = targets if isinstance(targets, list) else [targets]
+    if targets != ALL and set(names) - set(MODULES):
+        work.note(f"{prefix}.target_modules", f"not all known here, taken as {ALL}")
+    elif targets != ALL:
+        found["target_modules"] = names
+    if path := work.config.get(f"{prefix}.lora_adapter_path"):
+        found["adapter"] = str(path)
     return found
 
 

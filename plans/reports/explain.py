@@ -11,7 +11,7 @@ from plans.reports.rows import Rows, limits_text
 from plans.reports.screen import header, told
 from plans.reports.words import COLUMNS, change, gib, number, table
 from plans.search.result import Ranked, Search
-from plans.whatif import Answer
+from plans.whatif import Answer, unadapted
 
 LAYOUTS_SHOWN = 20
 # Names of what was rejected for one reason; the others are counted.
@@ -27,6 +27,7 @@ def explain_text(estimate: Estimate, roomier: Answer, width: int = COLUMNS) -> s
     rows: Rows = [("layout", "step", "peak", "against the plan")]
     rows += [_ranked_row(found, one) for one in found.ranked[:LAYOUTS_SHOWN]]
     lines = [*header(estimate, width), "", *told(_binding(estimate, roomier), width)]
+    lines += told(_saved(estimate), width)
     lines += ["", *table(rows, " rr", width)]
     if len(found.ranked) > LAYOUTS_SHOWN:
         lines.append(f"and {len(found.ranked) - LAYOUTS_SHOWN} slower ones (--json lists them)")
@@ -48,6 +49,26 @@ def why_not_text(estimate: Estimate, answer: Answer, width: int = COLUMNS) -> st
         verdict = f"{name}: legal, fits, {change(ratio)} time: {_causes(estimate, other)}"
     side = compare_text([("the plan", estimate), (name, other)], width)
     return f"{verdict}\n\n{side}"
+
+
+def _saved(estimate: Estimate) -> Facts:
+    """What the step and the memory would be without the adapters."""
+    whole = unadapted(estimate.search)
+    if whole is None:
+        return
+    if whole.estimate is None:
+        yield "lora", f"without it there is no plan: {whole.reason}"
+        return
+    other, found = whole.estimate, estimate.search
+    slower = change(other.step.expected / estimate.step.expected)
+    peaks = (gib(one.best.peak_bytes) for one in (other.search, found))
+    yield (
+        "lora",
+        (
+            f"without it {slower} time, peak {next(peaks)} GiB in place of {next(peaks)} "
+            f"({other.search.best.candidate})"
+        ),
+    )
 
 
 def _binding(estimate: Estimate, roomier: Answer) -> Facts:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePath
 
+from plans.adapters import adapter_parameters
 from plans.estimate import Estimate, Interval
+from plans.lora import MODULES
 from plans.reports.rows import ends, word
 from plans.reports.words import SEPARATOR, change, gib, number, plural, short_count
 from plans.search.result import Ranked, Search
 from plans.space import UNSUPPORTED, features_of
 from plans.spread import COVERED, ends_of
 from plans.times.lengths import SIGMA
-from plans.units import HOUR, count_text, seconds_text
+from plans.units import HOUR, bytes_text, count_text, seconds_text
 
 Facts = Iterator[tuple[str, str]]
 DIGEST_SHOWN = 8
@@ -60,6 +62,23 @@ def origin(estimate: Estimate) -> Facts:
         f"{machines[0].level}: {stacks}; "
         f"{COVERED:.0%} of steps within {low:.2g} to {high:.2g} of the plan",
     )
+
+
+def trained(estimate: Estimate) -> Facts:
+    """With adapters: how many, what of the model they are, and what that saves."""
+    plan = estimate.plan
+    lora = plan.job.lora
+    if lora is None:
+        return
+    count = adapter_parameters(plan.model, lora) * plan.model.layer_count
+    whole, width = plan.model.parameter_count, estimate.search.workload.element_bytes
+    matrices = f"{len(lora.target_modules)} of {len(MODULES)} matrices a layer"
+    share = f"{short_count(count)} of {short_count(whole)} parameters trained ({count / whole:.2%})"
+    saved = (
+        f"{bytes_text(count * width)} of weights in a checkpoint, not {bytes_text(whole * width)}"
+    )
+    text = f"rank {lora.rank}, alpha {lora.alpha:g}, {matrices}"
+    yield "lora", SEPARATOR.join((text, share, saved))
 
 
 def totals(estimate: Estimate) -> Facts:
@@ -130,6 +149,8 @@ def assumptions(estimate: Estimate) -> Iterator[str]:
         yield f"every response is {longest} tokens long, the limit"
     padded = count_text(tokens.prompt + tokens.response)
     yield f"sequences are padded to {padded} tokens in training"
+    if estimate.plan.job.lora and estimate.plan.job.needs_rollout:
+        yield "the adapters' own products take no time"
     yield "errors of all phases go together, so that their intervals add"
     if estimate.outside and any(one.name == "evaluate" for one in estimate.outside):
         yield "an evaluation takes as long as a step's generation"

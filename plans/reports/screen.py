@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from plans.estimate import Estimate
-from plans.reports.facts import Facts, confidence, origin, outside, reasons, title, totals
+from plans.reports.facts import Facts, confidence, origin, outside, reasons, title, totals, trained
 from plans.reports.rows import memory_rows, phase_rows, placement_rows
 from plans.reports.words import COLUMNS, named, table
 
@@ -35,6 +35,7 @@ def joined(estimate: Estimate, blocks: tuple[Block, ...], width: int) -> str:
 def header(estimate: Estimate, width: int = COLUMNS) -> Iterator[str]:
     yield title(estimate)
     yield from told(origin(estimate), width)
+    yield from told(trained(estimate), width)
 
 
 def placements(estimate: Estimate, width: int = COLUMNS) -> Iterator[str]:

@@ -134,7 +134,7 @@ def _checked(
     folder: Path, model: ModelSpec, expected: Mapping[str, tuple[int, ...]]
 ) -> FolderWeights:
     weights = FolderWeights(folder, _files(folder))
-    shapes = _shapes(weights.files)
+    shapes = tensor_shapes(weights.files)
     missing = sorted(expected.keys() - shapes.keys())
     if missing:
         raise UserError(
@@ -192,10 +192,16 @@ def _files(folder: Path) -> dict[str, Path]:
             f"{folder}: neither {INDEX} nor {SINGLE}; give a folder with safetensors weights, "
             "or set model.weights to 'random'"
         )
+    return tensor_files(path)
+
+
+def tensor_files(path: Path) -> dict[str, Path]:
+    """The tensors of one safetensors file, each with that file."""
     return dict.fromkeys(_header(path), path)
 
 
-def _shapes(files: Mapping[str, Path]) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(files: Mapping[str, Path]) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor of some safetensors files, without reading them."""
     return {
         name: shape for path in sorted(set(files.values())) for name, shape in _header(path).items()
     }

@@ -86,7 +86,7 @@ class MegatronScorer:
         self.chunks = megatron_model.build_chunks(model, groups, settings, precision, values)
         self.runners = [self._wrapped(chunk) for chunk in self.chunks]
         self.boxes = megatron_weights.role_boxes(model, groups.layout, groups.rank, values)
-        megatron_weights.mark_sharded(model, self.parameters(), self.boxes)
+        megatron_weights.mark_sharded(model.tensors, self.parameters(), self.boxes)
         # a critic's head starts at zero: first values are zero, first advantages the returns
         megatron_weights.clear(self.parameters())
         if weights is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 import torch.distributed as dist
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from plans.layout import ParallelLayout
 from plans.model import ModelSpec
+from plans.model import Tensor as TensorShape
 from plans.shards import Box, megatron_boxes
 from runtime.engines import VALUE_HEAD
 from runtime.engines.megatron_groups import MegatronGroups
@@ -76,14 +77,14 @@ def clear(parameters: Mapping[str, Tensor]) -> None:
 
 
 def mark_sharded(
-    model: ModelSpec, parameters: Mapping[str, Tensor], boxes: tuple[Box, ...]
+    tensors: Iterable[TensorShape], parameters: Mapping[str, Tensor], boxes: tuple[Box, ...]
 ) -> None:
-    """Tell Megatron which parameters tensor parallelism cuts.
+    """Tell Megatron which parameters tensor parallelism cuts; they hold `boxes` of `tensors`.
 
     Without weight initialisation Megatron does not say so itself, and counts only the first
     rank's share of a weight in the gradient norm.
     """
-    cut = {tensor.name: tensor.shard_dim for tensor in model.tensors}
+    cut = {tensor.name: tensor.shard_dim for tensor in tensors}
     for box in boxes:
         dim = cut.get(box.tensor)
         parameter = parameters[box.parameter]
@@ -93,18 +94,34 @@ def mark_sharded(
             parameter.partition_stride = 1  # type: ignore[attr-defined]
 
 
-@torch.no_grad()
 def whole_tensors(
     model: ModelSpec, groups: MegatronGroups, values: bool, parameters: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Tensor | None]]:
-    """Every Hugging Face tensor, whole on rank 0 of the layout and None elsewhere, one at a time.
+    """Every Hugging Face tensor whole, one at a time: on rank 0 of the layout, elsewhere None."""
+    layout = groups.layout
+    return gathered(
+        tensor_shapes(model, values),
+        lambda rank: role_boxes(model, layout, rank, values),
+        groups,
+        parameters,
+    )
+
+
+@torch.no_grad()
+def gathered(
+    shapes: Mapping[str, tuple[int, ...]],
+    boxes_of: Callable[[int], tuple[Box, ...]],
+    groups: MegatronGroups,
+    parameters: Mapping[str, Tensor],
+) -> Iterator[tuple[str, Tensor | None]]:
+    """The same of any tensors, of which each rank of the layout holds boxes.
 
     Only one replica sends, and of replicated tensors only its first rank.
     """
     layout = groups.layout
     senders = [r for r in range(layout.world_size) if layout.coordinates(r)["dp"] == 0]
-    held = {rank: _by_tensor(role_boxes(model, layout, rank, values)) for rank in senders}
-    for name, shape in tensor_shapes(model, values).items():
+    held = {rank: _by_tensor(boxes_of(rank)) for rank in senders}
+    for name, shape in shapes.items():
         pieces = _cover(name, shape, held)
         if groups.rank:
             _send(pieces, groups, parameters)

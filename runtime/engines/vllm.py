@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 from plans.layout import ParallelLayout
+from plans.lora import LoraSpec
 from plans.model import ModelSpec
 from plans.placement import RolloutSettings
 from runtime.batch import Completion, Request
-from runtime.engines import vllm_plugin
+from runtime.engines import vllm_lora, vllm_plugin
 
 
 class VLLMEngine:
@@ -23,7 +25,8 @@ class VLLMEngine:
     size are those of `layout`), after the training engine. `folder` needs only `config.json`.
     `aliases` maps vLLM parameter names to tensors whose storage the parameter takes over;
     every other parameter starts at zero. `job` names the shared memory of the ranks of a
-    node: the same on all of them, different for every job.
+    node: the same on all of them, different for every job. With `lora` adapters stand beside
+    the weights, as parameters.
     """
 
     def __init__(
@@ -39,11 +42,17 @@ class VLLMEngine:
         rank: int,
         local_rank: int,
         shared_memory: bool = True,
+        lora: LoraSpec | None = None,
     ) -> None:
         assert layout.pp == layout.cp == 1, "the rollout is parallel over tp and dp only"
         assert torch.distributed.get_world_size() == layout.world_size
         assert layout.tp % model.kv_head_count == 0 or model.kv_head_count % layout.tp == 0
         self._settings = settings
+        added: dict[str, Any] = {}
+        if lora:
+            shapes = vllm_lora.homes(model, lora, layout, rank)
+            added["prepare"] = partial(vllm_lora.attach, lora=lora, shapes=shapes)
+            added["different"] = {"rlplan_lora": lora.model_dump(mode="json")}
         self._core = vllm_plugin.start_core(
             folder=folder,
             layout=layout,
@@ -53,6 +62,7 @@ class VLLMEngine:
             rank=rank,
             local_rank=local_rank,
             shared_memory_name=job if shared_memory else f"{job}.{rank}",
+            **added,
         )
         self._parameters = vllm_plugin.parameters_of(self._core)
 

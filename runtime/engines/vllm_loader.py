@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def loader_class(aliases: Mapping[str, Tensor]) -> type:
-    """A model loader that reads no file: parameters become `aliases` where named, else zero."""
+def loader_class(
+    aliases: Mapping[str, Tensor], prepare: Callable[[torch.nn.Module], None] | None = None
+) -> type:
+    """A model loader that reads no file: parameters become `aliases` where named, else zero.
+
+    `prepare` may add parameters to the model before.
+    """
     from vllm.model_executor.layers.linear import UnquantizedLinearMethod
     from vllm.model_executor.model_loader import BaseModelLoader
 
@@ -23,6 +28,8 @@ def loader_class(aliases: Mapping[str, Tensor]) -> type:
                 # Packing (CPU only) would replace the weight by a copy nobody can write into.
                 if isinstance(getattr(layer, "quant_method", None), UnquantizedLinearMethod):
                     layer._cpu_skip_gemm_dispatch = True  # type: ignore[assignment]
+            if prepare:
+                prepare(model)
             point_at(dict(model.named_parameters()), aliases)
 
         def load_model(self, *given: Any, **named: Any) -> torch.nn.Module:

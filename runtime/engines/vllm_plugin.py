@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,15 @@ def start_core(
     rank: int,
     local_rank: int,
     shared_memory_name: str,
+    prepare: Callable[[torch.nn.Module], None] | None = None,
+    different: Mapping[str, Any] | None = None,
 ) -> Any:
     """vLLM's EngineCore for this rank's replica, its weights aliased or zero.
 
-    Collective over all ranks of `layout`. `rank` is the rank in torch.distributed's default
-    group. Ranks of a replica that pass different `shared_memory_name`s talk through gloo.
+    `prepare` may add parameters to the model before they are; `different` then tells vLLM's
+    cache of compiled models what it is compiled for. Collective over all ranks of `layout`.
+    `rank` is the rank in torch.distributed's default group. Ranks of a replica that pass
+    different `shared_memory_name`s talk through gloo.
     """
     # vLLM collects garbage five times on its way, 0.2 s each with all that is imported by now.
     gc.freeze()
@@ -76,9 +80,10 @@ def start_core(
         from vllm.model_executor.model_loader import register_model_loader
         from vllm.v1.engine.core import EngineCore
 
-        register_model_loader(LOAD_FORMAT)(loader_class(aliases))
+        register_model_loader(LOAD_FORMAT)(loader_class(aliases, prepare))
         executor = _executor_class(rank, _device_index(local_rank), shared_memory_name)
-        core = EngineCore(_config(folder, layout, settings, precision), executor, log_stats=False)
+        config = _config(folder, layout, settings, precision, different or {})
+        core = EngineCore(config, executor, log_stats=False)
     _forget_shared_memory_name()
     return core
 
@@ -187,7 +192,13 @@ def device_arguments() -> dict[str, Any]:
     return CUDA_ARGUMENTS if torch.cuda.is_available() else CPU_ARGUMENTS
 
 
-def _config(folder: Path, layout: ParallelLayout, settings: RolloutSettings, precision: str) -> Any:
+def _config(
+    folder: Path,
+    layout: ParallelLayout,
+    settings: RolloutSettings,
+    precision: str,
+    different: Mapping[str, Any],
+) -> Any:
     from vllm.engine.arg_utils import EngineArgs
 
     return EngineArgs(
@@ -206,6 +217,7 @@ def _config(folder: Path, layout: ParallelLayout, settings: RolloutSettings, pre
         logprobs_mode="processed_logprobs",
         disable_log_stats=True,
         seed=0,
+        additional_config=dict(different),
     ).create_engine_config()
 
 

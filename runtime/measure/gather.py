@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from plans.model import ModelSpec
-from plans.shards import Box, megatron_boxes, parameter_shapes
+from plans.shards import Box, megatron_boxes, padded_shapes, parameter_shapes
 
 if TYPE_CHECKING:  # Megatron-core is imported by its engine, after what it wants set up
     from runtime.engines.megatron_groups import MegatronGroups
@@ -29,7 +29,8 @@ class Gather:
         for stage in range(layout.pp):
             ranks = [layout.rank_at(tp=tp, pp=stage, dp=0, cp=0) for tp in range(layout.tp)]
             held = [megatron_boxes(model, layout, rank) for rank in ranks]
-            self._stages.append((parameter_shapes(model, held[0]), [_grouped(one) for one in held]))
+            shapes = parameter_shapes(padded_shapes(model), held[0])
+            self._stages.append((shapes, [_grouped(one) for one in held]))
 
     @torch.no_grad()
     def tensors(self) -> Iterator[tuple[str, Tensor]]:

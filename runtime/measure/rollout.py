@@ -8,13 +8,13 @@ from typing import Any
 
 from plans.dataflow import Role
 from plans.plan import Plan
-from runtime.assembly import initial_weights
 from runtime.batch import Request
 from runtime.context import RankContext
 from runtime.engines.vllm import VLLMEngine
 from runtime.engines.vllm_bare import BareVLLM
 from runtime.measure.clock import timed
 from runtime.measure.machine import provenance
+from runtime.policy import initial_weights
 from runtime.run import seat_of
 from runtime.sharing import part
 
@@ -47,7 +47,7 @@ def measure(context: RankContext, asked: dict[str, Any]) -> Iterator[dict[str, A
                 local_rank=seat.local_rank,
                 shared_memory=seat.shared_memory,
             )
-            engine.load_weights(initial_weights(plan, context.base).items())
+            engine.load_weights(initial_weights(plan, context.base / plan.job.model.path).items())
     rows = part(job.batch.sequences, layout.coordinates(context.rank)["dp"], layout.dp)
     requests = made_up(plan)[rows.slice]
     timing = timed(lambda: engine.generate(requests), repeats, warm_ups=1)

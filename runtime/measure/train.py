@@ -11,12 +11,12 @@ from torch import Tensor
 from plans.dataflow import Role
 from plans.hardware import read_hardware
 from plans.plan import Plan
-from runtime.assembly import initial_weights
 from runtime.batch import Sequences
 from runtime.context import RankContext
 from runtime.engines.megatron import MegatronEngine, megatron_groups, output_of
 from runtime.measure.clock import timed
 from runtime.measure.machine import provenance
+from runtime.policy import initial_weights
 
 
 def measure(context: RankContext, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -30,7 +30,7 @@ def measure(context: RankContext, asked: dict[str, Any]) -> Iterator[dict[str, A
             groups=megatron_groups(placement.layout),
             settings=placement.train,
             precision=plan.precision,
-            weights=initial_weights(plan, context.base),
+            weights=initial_weights(plan, context.base / plan.job.model.path),
             optimizer=plan.job.optimizer,
         )
     layout = placement.layout

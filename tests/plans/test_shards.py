@@ -156,12 +156,12 @@ def test_a_tied_model_has_one_embedding_on_one_stage_and_two_on_several():
 
 def test_parameter_shapes_count_padded_vocabulary_rows():
     layout = ParallelLayout(tp=2)
-    megatron = parameter_shapes(QWEN2, megatron_boxes(QWEN2, layout, 0))
+    megatron = parameter_shapes(padded_shapes(QWEN2), megatron_boxes(QWEN2, layout, 0))
     assert QWEN2.padded_vocab_size == 128
     assert megatron["embedding.word_embeddings.weight"] == (64, 64)
     assert megatron["decoder.layers.0.self_attention.linear_qkv.weight"] == (48, 64)
     assert megatron["decoder.layers.0.self_attention.linear_qkv.bias"] == (48,)
     assert megatron["decoder.layers.0.mlp.linear_fc2.weight"] == (64, 48)
-    vllm = parameter_shapes(QWEN3, vllm_boxes(QWEN3, layout, 1))
+    vllm = parameter_shapes(padded_shapes(QWEN3), vllm_boxes(QWEN3, layout, 1))
     assert vllm["model.layers.0.self_attn.q_norm.weight"] == (8,)
     assert vllm["model.layers.0.mlp.gate_up_proj.weight"] == (96, 64)

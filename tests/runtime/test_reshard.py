@@ -242,7 +242,7 @@ def _engines(case: Case, rank: int) -> tuple[Row, dict[str, torch.Tensor], dict[
 
 
 def _empty(case: Case, boxes: tuple[Box, ...]) -> dict[str, torch.Tensor]:
-    shapes = parameter_shapes(case.model, boxes)
+    shapes = parameter_shapes(padded_shapes(case.model), boxes)
     return {
         name: torch.full(shape, -7.0, dtype=case.dtype).share_memory_()
         for name, shape in shapes.items()

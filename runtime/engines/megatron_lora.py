@@ -1,0 +1,136 @@
+"""A Megatron policy of which only adapters are trained, optimised, and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plans.adapters import adapter_tensors, rank_boxes
+from plans.lora import LoraSpec
+from plans.shards import MEGATRON, Box
+from runtime.batch import Sequences
+from runtime.engines.megatron import MegatronEngine, MegatronScorer
+from runtime.engines.peft import merged
+
+
+class Adapted(MegatronScorer):
+    """A policy with `lora` beside frozen weights; `adapter` are whole tensors to start from.
+
+    `parameters` are the weights and the adapters; what is filled, trained and saved are the
+    adapters alone, and full tensors are given merged. Without `adapter` all are zero until
+    `load_model` or `fill`.
+    """
+
+    def __init__(
+        self, *, lora: LoraSpec, adapter: Mapping[str, Tensor] | None = None, **engine: Any
+    ) -> None:
+        self.lora = lora
+        self.adapter_boxes: tuple[Box, ...] = ()
+        super().__init__(**engine)
+        if adapter is not None:
+            self.fill(adapter)
+
+    def _wrapped(self, network: Any) -> Any:
+        from runtime.engines.megatron_adapters import attach
+
+        layout, rank = self.groups.layout, self.groups.rank
+        self.adapter_boxes = rank_boxes(MEGATRON, self.model, self.lora, layout, rank)
+        network.requires_grad_(False)
+        attach(network, self.model, self.lora, self.adapter_boxes)
+        return super()._wrapped(network)
+
+    def fill(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over whole adapters by name; the weights beside them stay."""
+        from runtime.engines.megatron_weights import fill_parameters
+
+        fill_parameters(self.parameters(), self.adapter_boxes, weights)
+
+    def load_model(self, folder: Path) -> None:
+        from runtime.engines.megatron_checkpoint import load_model
+
+        load_model(folder, self.saved, self.groups)
+
+    @property
+    def saved(self) -> Any:
+        """What of the network is saved, in the form in which Megatron takes a model."""
+        from runtime.engines.megatron_adapters import AdapterState
+
+        return AdapterState(self.network, self.adapter_boxes, self.groups)
+
+    def adapter_tensors(self) -> Iterator[tuple[str, Tensor | None]]:
+        """Every tensor of the adapters whole, one at a time: on rank 0, elsewhere None."""
+        from runtime.engines.megatron_weights import gathered
+
+        layout = self.groups.layout
+        return gathered(
+            {one.name: one.shape for one in adapter_tensors(self.model, self.lora)},
+            lambda rank: rank_boxes(MEGATRON, self.model, self.lora, layout, rank),
+            self.groups,
+            self.parameters(),
+        )
+
+    def full_tensors(self) -> Iterator[tuple[str, Tensor | None]]:
+        """Every Hugging Face tensor whole, the adapters merged into it."""
+        adapter = {name: one for name, one in self.adapter_tensors() if one is not None}
+        for name, weight in super().full_tensors():
+            yield name, weight if weight is None else merged(name, weight, adapter, self.lora.scale)
+
+
+class AdapterEngine(Adapted, MegatronEngine):
+    """The actor of which only the adapters learn."""
+
+    def fill(self, weights: Mapping[str, Tensor]) -> None:
+        Adapted.fill(self, weights)
+        # with bf16 the optimizer steps from float32 copies
+        self.optimizer.reload_model_params()
+
+    def save(self, folder: Path) -> None:
+        from runtime.engines.megatron_checkpoint import save_state
+
+        save_state(folder, self.saved, self.optimizer, self.groups)
+
+    def load(self, folder: Path) -> None:
+        from runtime.engines.megatron_checkpoint import load_state
+
+        load_state(folder, self.saved, self.optimizer, self.groups)
+
+
+class StartPolicy:
+    """The policy that a run with adapters began with, a ScoreEngine: the reference.
+
+    It holds no model: the actor scores with the adapters as they were, which change nothing
+    where they were drawn. They are put back bit for bit.
+    """
+
+    def __init__(self, engine: AdapterEngine) -> None:
+        self._engine = engine
+        self._start = self._copies()
+
+    def fill(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over whole adapters, by name, as those of the start."""
+        from runtime.engines.megatron_weights import fill_parameters
+
+        fill_parameters(self._start, self._engine.adapter_boxes, weights)
+
+    def score(self, shard: Sequences) -> Tensor | None:
+        own = self._copies()
+        self._put(self._start)
+        try:
+            return self._engine.score(shard)
+        finally:
+            self._put(own)
+
+    def _copies(self) -> dict[str, Tensor]:
+        parameters = self._engine.parameters()
+        names = dict.fromkeys(box.parameter for box in self._engine.adapter_boxes)
+        return {name: parameters[name].detach().clone() for name in names}
+
+    @torch.no_grad()
+    def _put(self, adapters: Mapping[str, Tensor]) -> None:
+        parameters = self._engine.parameters()
+        for name, tensor in adapters.items():
+            parameters[name].copy_(tensor)
