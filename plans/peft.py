@@ -48,6 +48,8 @@ def _differences(config: Mapping[str, Any], lora: LoraSpec) -> Iterator[str]:
             yield f"{name} {config.get(name)}, but lora.{key} of the job is {getattr(lora, key):g}"
     targets = config.get("target_modules")
     named = MODULES if targets == ALL else [targets] if isinstance(targets, str) else targets or ()
-    if set(named) != set(lora.target_modules):
+    # PEFT writes 'all-linear' out, each matrix of each layer by its whole name
+    named = {str(name).rpartition(".")[2] for name in named}
+    if named != set(lora.target_modules):
         mine = ", ".join(lora.target_modules)
         yield f"target_modules {', '.join(sorted(named))}, but those of the job are {mine}"

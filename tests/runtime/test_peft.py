@@ -85,7 +85,7 @@ def test_peft_loads_ours_computes_the_same_and_merges_to_the_same(tmp_path):
     base.load_state_dict(dict(weights.items()), strict=False)
     write_adapter(tmp_path / "adapter", str(FOLDER), LORA, tensors.items())
     theirs = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
-    tokens = torch.arange(24).reshape(2, 12)
+    tokens = torch.arange(24).reshape(2, 12) % MODEL.vocab_size
     with torch.no_grad():
         logits = theirs(tokens).logits
         whole = theirs.merge_and_unload()
