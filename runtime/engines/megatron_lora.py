@@ -116,11 +116,11 @@ class StartPolicy:
 
         fill_parameters(self._start, self._engine.adapter_boxes, weights)
 
-    def score(self, shard: Sequences) -> Tensor | None:
+    def score(self, shard: Sequences, *, together: int = 1, rounds: int = 1) -> Tensor | None:
         own = self._copies()
         self._put(self._start)
         try:
-            return self._engine.score(shard)
+            return self._engine.score(shard, together=together, rounds=rounds)
         finally:
             self._put(own)
 
