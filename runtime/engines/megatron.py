@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from plans.layout import MEGATRON_ORDER, ParallelLayout
 from plans.model import ModelSpec
+from plans.optimizer import OptimizerSpec
 from plans.placement import TrainSettings
 from plans.source import PlanError
-from plans.spec import OptimizerSpec
 from runtime.batch import Sequences
 from runtime.engines import LossFunction, Saving, megatron_start
 from runtime.engines.megatron_micro import Cutter, MicroBatch, with_padding_share, work_of
@@ -97,6 +97,11 @@ class MegatronScorer:
         return network
 
     @property
+    def saved(self) -> Sequence[Any]:
+        """What checkpoints hold of the model, in parts that Megatron saves and loads."""
+        return self.chunks
+
+    @property
     def network(self) -> Any:
         """The chunk with the end of the model, on its last stage."""
         return self.chunks[-1]
@@ -115,7 +120,7 @@ class MegatronScorer:
         """Read the model alone of what a trained engine saved, also on another layout."""
         from runtime.engines.megatron_checkpoint import load_model
 
-        load_model(folder, self.chunks, self.groups)
+        load_model(folder, self.saved, self.groups)
 
     def full_tensors(self) -> Iterator[tuple[str, Tensor | None]]:
         """Every Hugging Face tensor whole, one at a time: on rank 0 the tensor, elsewhere None."""
@@ -279,9 +284,9 @@ class MegatronEngine(MegatronScorer):
     def begin_save(self, folder: Path, *, copies: bool) -> Saving:
         from runtime.engines.megatron_checkpoint import begin_save
 
-        return begin_save(folder, self.chunks, self.optimizer, self.groups, copies=copies)
+        return begin_save(folder, self.saved, self.optimizer, self.groups, copies=copies)
 
     def load(self, folder: Path) -> None:
         from runtime.engines.megatron_checkpoint import load_state
 
-        load_state(folder, self.chunks, self.optimizer, self.groups)
+        load_state(folder, self.saved, self.optimizer, self.groups)

@@ -9,7 +9,8 @@ matrices that are whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -36,10 +37,16 @@ from runtime.engines.megatron_weights import mark_sharded
 QKV = ("q_proj", "k_proj", "v_proj")
 
 
-def attach(network: Any, model: ModelSpec, lora: LoraSpec, boxes: tuple[Box, ...]) -> None:
-    """Put adapters beside the targeted matrices of a network whose weights are frozen."""
+def attach(
+    network: Any, model: ModelSpec, lora: LoraSpec, boxes: tuple[Box, ...], before: int
+) -> None:
+    """Put adapters beside the targeted matrices of a network whose weights are frozen.
+
+    `boxes` are those of the stage, of which the network's layers follow `before` others.
+    """
     tensors = adapter_tensors(model, lora)
-    shapes = parameter_shapes({one.name: one.shape for one in tensors}, boxes)
+    own = [one for box in boxes for one in _numbered(box, before, len(network.decoder.layers))]
+    shapes = parameter_shapes({one.name: one.shape for one in tensors}, own)
     for home, held in by_home(shapes).items():
         layer = network.get_submodule(home)
         pieces = _pieces(home.rpartition(".")[2], model, network.config)
@@ -47,18 +54,20 @@ def attach(network: Any, model: ModelSpec, lora: LoraSpec, boxes: tuple[Box, ...
         cut_by_rows = pieces[0].module not in ("o_proj", "down_proj")
         layer.register_forward_hook(_beside_rows if cut_by_rows else _beside_columns)
         _mark_whole(layer.adapter, cut_by_rows, network.config.sequence_parallel)
-    mark_sharded(tensors, dict(network.named_parameters()), boxes)
+    mark_sharded(tensors, dict(network.named_parameters()), own)
     if network.pre_process and network.config.recompute_granularity == "full":
         # a layer is recomputed only if something that goes into it asks for a gradient
         network.embedding.register_forward_hook(_ask_for_gradient)
 
 
 class AdapterState:
-    """The adapters of a network in the form in which Megatron saves a model and loads it."""
+    """The adapters of a stage in the form in which Megatron saves a model and loads it."""
 
-    def __init__(self, network: Any, boxes: tuple[Box, ...], groups: MegatronGroups) -> None:
+    def __init__(
+        self, parameters: Mapping[str, Any], boxes: tuple[Box, ...], groups: MegatronGroups
+    ) -> None:
         self._groups = groups
-        self._parameters = dict(network.named_parameters())
+        self._parameters = parameters
         self._names = {box.parameter: _global_name(box) for box in boxes}
 
     def sharded_state_dict(self, *, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,8 +92,21 @@ class AdapterState:
 
 def _global_name(box: Box) -> str:
     """A parameter's name with the number that its layer has in the model, not on its stage."""
-    _, _, own = box.parameter.removeprefix(MEGATRON.layer_prefix).partition(".")
+    _, own = _place(box.parameter)
     return f"{MEGATRON.layer_prefix}{layer_of(box.tensor)}.{own}"
+
+
+def _numbered(box: Box, before: int, count: int) -> Iterator[Box]:
+    """A box of the stage as one of `count` layers that follow `before` others; or none."""
+    place, own = _place(box.parameter)
+    if before <= place < before + count:
+        yield replace(box, parameter=f"{MEGATRON.layer_prefix}{place - before}.{own}")
+
+
+def _place(parameter: str) -> tuple[int, str]:
+    """The number of a layer on its stage, and the rest of its parameter's name."""
+    number, _, own = parameter.removeprefix(MEGATRON.layer_prefix).partition(".")
+    return int(number), own
 
 
 def _pieces(name: str, model: ModelSpec, config: Any) -> tuple[Piece, ...]:

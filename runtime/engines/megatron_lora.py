@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,7 +39,9 @@ class Adapted(MegatronScorer):
         layout, rank = self.groups.layout, self.groups.rank
         self.adapter_boxes = rank_boxes(MEGATRON, self.model, self.lora, layout, rank)
         network.requires_grad_(False)
-        attach(network, self.model, self.lora, self.adapter_boxes)
+        place = next(place for place, one in enumerate(self.chunks) if one is network)
+        before = sum(len(chunk.decoder.layers) for chunk in self.chunks[:place])
+        attach(network, self.model, self.lora, self.adapter_boxes, before)
         return super()._wrapped(network)
 
     def fill(self, weights: Mapping[str, Tensor]) -> None:
@@ -49,17 +50,12 @@ class Adapted(MegatronScorer):
 
         fill_parameters(self.parameters(), self.adapter_boxes, weights)
 
-    def load_model(self, folder: Path) -> None:
-        from runtime.engines.megatron_checkpoint import load_model
-
-        load_model(folder, self.saved, self.groups)
-
     @property
-    def saved(self) -> Any:
-        """What of the network is saved, in the form in which Megatron takes a model."""
+    def saved(self) -> Sequence[Any]:
+        """The adapters of all chunks as one part."""
         from runtime.engines.megatron_adapters import AdapterState
 
-        return AdapterState(self.network, self.adapter_boxes, self.groups)
+        return [AdapterState(self.parameters(), self.adapter_boxes, self.groups)]
 
     def adapter_tensors(self) -> Iterator[tuple[str, Tensor | None]]:
         """Every tensor of the adapters whole, one at a time: on rank 0, elsewhere None."""
@@ -87,16 +83,6 @@ class AdapterEngine(Adapted, MegatronEngine):
         Adapted.fill(self, weights)
         # with bf16 the optimizer steps from float32 copies
         self.optimizer.reload_model_params()
-
-    def save(self, folder: Path) -> None:
-        from runtime.engines.megatron_checkpoint import save_state
-
-        save_state(folder, self.saved, self.optimizer, self.groups)
-
-    def load(self, folder: Path) -> None:
-        from runtime.engines.megatron_checkpoint import load_state
-
-        load_state(folder, self.saved, self.optimizer, self.groups)
 
 
 class StartPolicy:

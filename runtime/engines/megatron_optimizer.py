@@ -17,8 +17,8 @@ from megatron.core.optimizer import (
 from megatron.core.optimizer.distrib_optimizer import HAVE_APEX_OR_TE
 from megatron.core.process_groups_config import ProcessGroupCollection
 
+from plans.optimizer import OptimizerSpec
 from plans.placement import TrainSettings
-from plans.spec import OptimizerSpec
 from runtime.engines.megatron_groups import MegatronGroups
 from runtime.engines.megatron_model import CausalModel
 from runtime.engines.megatron_offload import HostAdamW

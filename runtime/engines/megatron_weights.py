@@ -77,7 +77,7 @@ def clear(parameters: Mapping[str, Tensor]) -> None:
 
 
 def mark_sharded(
-    tensors: Iterable[TensorShape], parameters: Mapping[str, Tensor], boxes: tuple[Box, ...]
+    tensors: Iterable[TensorShape], parameters: Mapping[str, Tensor], boxes: Iterable[Box]
 ) -> None:
     """Tell Megatron which parameters tensor parallelism cuts; they hold `boxes` of `tensors`.
 

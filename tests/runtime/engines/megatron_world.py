@@ -12,8 +12,8 @@ from torch import Tensor
 
 from plans.layout import ParallelLayout
 from plans.model import ModelSpec, from_config
+from plans.optimizer import OptimizerSpec
 from plans.placement import TrainSettings
-from plans.spec import OptimizerSpec
 from runtime.batch import Sequences
 from runtime.engines.megatron import MegatronEngine, MegatronScorer
 
