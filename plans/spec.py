@@ -20,8 +20,6 @@ from plans.parts import (
     Natural,
     Part,
     Positive,
-    Rate,
-    Weight,
     control_characters,
     empty,
     no_plugins,
