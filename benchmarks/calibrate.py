@@ -54,12 +54,11 @@ class Fit:
 def calibrate(stack: str, fit: Fit, rows: list[Row]) -> list[Prediction]:
     """Writes the file of a stack and its anchors; its rows as the other folds predict them."""
     mine = [row for row in rows if stack_of(row) == stack]
-    start = _start(stack, fit)
+    start = start_of(stack, fit)
     constants = fit_stack(mine, fit.common, fit.device, start) if mine else start
     left_out = _left_out(mine, fit, start, constants)
     shipped = replace(
-        constants,
-        anchors=_anchors(constants, mine),
+        anchored(constants, mine),
         spread=_spreads(left_out),
         provenance=f"fitted to {len(mine)} published rows of benchmarks/data",
     )
@@ -67,7 +66,7 @@ def calibrate(stack: str, fit: Fit, rows: list[Row]) -> list[Prediction]:
     return left_out
 
 
-def _start(stack: str, fit: Fit) -> Calibration:
+def start_of(stack: str, fit: Fit) -> Calibration:
     """Defaults, the constants of the stacks it is built from, then its own start values."""
     parts: dict[str, dict[str, Constants]] = {"train": {}, "generate": {}, "step": {}}
     for part, base in fit.bases.items():
@@ -93,11 +92,17 @@ def _anchors(constants: Calibration, rows: list[Row]) -> tuple[Anchor, ...]:
     """A residual for each row that is modelled, as log(measured seconds / model seconds)."""
     return tuple(
         Anchor(case=case_of(each.row), residual=_time_error(each))
-        for each in _predictions(replace(constants, anchors=()), rows)
+        for each in predictions_of(replace(constants, anchors=()), rows)
     )
 
 
-def _predictions(constants: Calibration, rows: list[Row]) -> list[Prediction]:
+def anchored(constants: Calibration, rows: list[Row]) -> Calibration:
+    """The same constants with these rows as anchors."""
+    return replace(constants, anchors=_anchors(constants, rows))
+
+
+def predictions_of(constants: Calibration, rows: list[Row]) -> list[Prediction]:
+    """The rows that are modelled, by that calibration of their stack."""
     model = Model()
     model.adopt(constants)
     return [each for each in map(model.predict, rows) if not each.refused]
@@ -118,8 +123,7 @@ def _left_out(
         tested = [row for row in rows if fold(row, FOLDS) == number]
         if others and tested:
             constants = fit_stack(others, fit.common, fit.device, start, whole)
-            anchored = replace(constants, anchors=_anchors(constants, others))
-            found += _predictions(anchored, tested)
+            found += predictions_of(anchored(constants, others), tested)
     return found
 
 
@@ -193,6 +197,11 @@ def _rounded(table: dict[str, Constants]) -> dict[str, Constants]:
     }
 
 
+def all_rows() -> list[Row]:
+    """The published rows that constants are fitted to."""
+    return [row for name, step in FILES.items() for row in read_rows(DATA / name)[::step]]
+
+
 def read_fits() -> dict[str, Fit]:
     """The entries of `fits.yaml` in their order: a stack comes after those it is built from."""
     return TypeAdapter(dict[str, Fit]).validate_python(read_yaml(FITS).data)
@@ -200,7 +209,7 @@ def read_fits() -> dict[str, Fit]:
 
 def main(names: list[str]) -> None:
     """Fits the named stacks, all when none is named, and writes what the folds predict."""
-    rows = [row for name, step in FILES.items() for row in read_rows(DATA / name)[::step]]
+    rows = all_rows()
     fits = read_fits()
     known = {row.id: row for row in rows}
     kept = {name: cells for name, cells in read_left_out().items() if name in known}

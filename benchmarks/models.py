@@ -6,7 +6,10 @@ config files, kept here by the family's name.
 
 from __future__ import annotations
 
+import csv
 import re
+from dataclasses import replace
+from pathlib import Path
 
 from benchmarks.rows import Row
 from plans.source import PlanError
@@ -20,6 +23,8 @@ PLAIN = re.compile(
     r"gpt-?\d|gpt-j|^gpt$|^gpt-|gpt3|mpt|falcon|nemotron-(8|15|22|340)|megatron|turing|mt-nlg|opt-"
 )
 NEEDED = ("layers", "hidden", "heads")
+# from the public config.json of each
+SIZES = Path(__file__).parent / "data" / "models.csv"
 
 
 @frozen
@@ -88,6 +93,7 @@ def shape_of(row: Row) -> Shape:
     known = next((each for each in KNOWN if each.mark in row["model"].lower()), None)
     if known:
         return known.shape
+    row = _completed(row)
     missing = [name for name in NEEDED if not row.count(name)]
     if missing:
         raise PlanError(f"model sizes not published: {', '.join(missing)}")
@@ -125,3 +131,26 @@ def shape_of(row: Row) -> Shape:
         ring=family.ring,
         side_by_side=family.side_by_side,
     )
+
+
+def _completed(row: Row) -> Row:
+    """The row with the sizes of a public model of that name where it prints none at all."""
+    if row.count("layers") or row.count("hidden"):
+        return row
+    name = _letters(row["model"])
+    found = [sizes for known, sizes in known_sizes().items() if known in name]
+    if not found:
+        return row
+    sizes = max(found, key=lambda each: len(each["model"]))
+    kept = {column: value for column, value in row.cells.items() if value}
+    return replace(row, cells={**row.cells, **sizes, **kept})
+
+
+def known_sizes() -> dict[str, dict[str, str]]:
+    """The columns of `data/models.csv` by the letters and digits of a model's name."""
+    with SIZES.open(encoding="utf-8", newline="") as file:
+        return {_letters(cells["model"]): cells for cells in csv.DictReader(file)}
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

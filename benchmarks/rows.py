@@ -12,7 +12,15 @@ from plans.values import frozen
 
 REQUIRED = ("hardware", "value", "unit")
 # cells that say that nothing was published
-NOTHING = frozenset(("", "-", "--", "n/a", "na", "nan", "none", "null", "unknown", "?", "tbd"))
+NOTHING = frozenset(
+    ("", "-", "--", "n/a", "na", "nan", "none", "null", "unknown", "?", "tbd", "auto", "default")
+)
+# a number as people write it: "~8k", "64 GPUs", "45 %"
+NUMBER = re.compile(
+    r"[~≈]?\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*(k?)\s*(?:x|gpus?|devices?|tokens?|samples?|seqs?|%|s|ms)?",
+    re.IGNORECASE,
+)
+THOUSAND, BINARY_THOUSAND = 1000, 1024
 MEMORY = "memory"
 
 
@@ -33,7 +41,7 @@ class Row:
         if text.lower() in NOTHING:
             return otherwise
         try:
-            found = float(text)
+            found = _plain_number(text)
         except ValueError:
             found = inf
         if not isfinite(found):
@@ -89,6 +97,18 @@ def read_rows(path: Path) -> list[Row]:
         Row(id=cells.get("id") or f"line {line}", cells={"kind": kind, **cells}, line=line)
         for line, cells in enumerate(table, start=2)
     ]
+
+
+def _plain_number(text: str) -> float:
+    """The number in a cell; 8k tokens are 8,192 and 10k are 10,000. ValueError for words."""
+    found = NUMBER.fullmatch(text.strip())
+    if not found:
+        return float(text)
+    number = float(found.group(1))
+    if not found.group(2):
+        return number
+    binary = number.is_integer() and int(number) & (int(number) - 1) == 0
+    return number * (BINARY_THOUSAND if binary else THOUSAND)
 
 
 def _cells(found: dict[str | None, str | list[str] | None]) -> dict[str, str]:

@@ -35,21 +35,23 @@ DATA_SETS = {
     "deepseek-r1": (800.0, 3700.0),
 }
 RATES = ("tokens_per_s_total", "tokens_per_s_per_gpu")
+REQUESTS = ("samples_per_s_total", "samples_per_s_per_gpu")
 WIDTHS = (1, 2, 4, 8, 16)
 
 
 def predict_prefill(row: Row, ops: Ops, rates: GenerateRates) -> float:
     """Seconds to the first token, or prompt tokens a second."""
-    shape, at = shape_of(row), _replica(row)
+    shape, at = shape_of(row), replica_of(row)
     prompt, batch = row.number("seq_in"), row.number("micro_batch", 1.0)
     if not prompt:
         raise PlanError("prompt length not published")
     seconds = prefill_time(shape, at, ops, rates, batch * prompt, prompt)
     if row["unit"] == "step_s":
         return seconds
-    if row["unit"] not in RATES:
+    if row["unit"] not in (*RATES, *REQUESTS):
         raise PlanError(f"unit {row['unit']!r} of a prefill row is not known")
-    return batch * prompt / seconds / (at.tp if row["unit"].endswith("per_gpu") else 1)
+    counted = batch * (prompt if row["unit"] in RATES else 1)
+    return counted / seconds / (at.tp if row["unit"].endswith("per_gpu") else 1)
 
 
 def predict_decode(row: Row, ops: Ops, rates: GenerateRates) -> float:
@@ -58,16 +60,17 @@ def predict_decode(row: Row, ops: Ops, rates: GenerateRates) -> float:
     prompt, response = _lengths(row)
     if unit == "step_s":
         return _batch_seconds(row, shape, ops, rates, prompt, response)
-    if unit not in RATES:
+    if unit not in (*RATES, *REQUESTS):
         raise PlanError(f"unit {unit!r} of a decode row is not known")
     total, gpus = _tokens_per_second(row, shape, ops, rates, prompt, response)
-    return total / gpus if unit == "tokens_per_s_per_gpu" else total
+    total /= response if unit in REQUESTS else 1
+    return total / gpus if unit.endswith("per_gpu") else total
 
 
 def _batch_seconds(
     row: Row, shape: Shape, ops: Ops, rates: GenerateRates, prompt: float, response: float
 ) -> float:
-    at, batch = _replica(row), row.number("micro_batch", 1.0)
+    at, batch = replica_of(row), row.number("micro_batch", 1.0)
     if response <= 1:
         return decode_step_time(shape, at, ops, rates, batch, prompt)
     return batch_time(shape, at, ops, rates, batch, prompt, response).total
@@ -80,7 +83,7 @@ def _tokens_per_second(
     gpus = _devices(row)
     if not row.count("tp"):
         return _system_rate(row, shape, ops, rates, prompt, response), gpus
-    at = _replica(row)
+    at = replica_of(row)
     replicas = max(1, gpus // at.tp)
     batch = row.number("micro_batch")
     if batch:
@@ -97,7 +100,7 @@ def _system_rate(
     """Of the best division of the devices into equal replicas that hold the model."""
     gpus = _devices(row)
     widths = [width for width in WIDTHS if width <= gpus and gpus % width == 0] or [1]
-    settings = [replace(_replica(row), tp=width) for width in widths]
+    settings = [replace(replica_of(row), tp=width) for width in widths]
     holding = [at for at in settings if fits(shape, at, ops, rates)] or settings[-1:]
     return max(
         gpus / at.tp * steady_rate(shape, at, ops, rates, prompt, response) for at in holding
@@ -112,7 +115,8 @@ def _devices(row: Row) -> int:
     return found
 
 
-def _replica(row: Row) -> ReplicaSetting:
+def replica_of(row: Row) -> ReplicaSetting:
+    """The replica as printed; a cache as narrow as the weights unless it is said to be in bf16."""
     stored = precision_of(row["precision"])
     notes = row["notes"].lower()
     narrow = stored != "bf16" and "bf16 kv" not in notes

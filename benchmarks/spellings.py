@@ -8,22 +8,40 @@ from dataclasses import replace
 from benchmarks.rows import Row
 from plans.source import PlanError
 
+A_SECOND = r"(_per_|/|p)?s(ec|ecs|econds?)?"
+A_DEVICE = r"(_per_|/)(gpu|device|chip|accelerator|gcd)"
+A_STEP = r"((_per_|/|_)?(step|it|iter|iteration|batch))?"
+OFTEN = r"(samples?|seqs?|sequences?|sps)"
 # unit of the model -> (pattern of a spelling, how many of the model's units one of it is)
 UNITS: tuple[tuple[str, str, float], ...] = (
-    ("step_s", r"step_?s|s|sec|secs|seconds?|s/(step|it|iter)|step_?time(_s)?|latency_s", 1.0),
-    ("step_s", r"ms|milliseconds?|step_?ms|latency_ms|ttft_ms", 1e-3),
-    ("tokens_per_s_per_gpu", r"(tokens?|tok)(_per_|/)s(ec|econd)?(_per_|/)(gpu|device|chip)", 1.0),
-    ("tokens_per_s_per_gpu", r"tps(_per_|/)(gpu|device)|tgs", 1.0),
-    ("tokens_per_s_total", r"(tokens?|tok)(_per_|/)s(ec|econd)?(_total|\(total\))?|tps", 1.0),
-    ("TFLOPs_per_gpu", r"(model_?)?tflops?(_|/)?s?((_per_|/)(gpu|device|s/gpu))?", 1.0),
-    ("TFLOPs_per_gpu", r"(model_?)?pflops?(_|/)?s?((_per_|/)(gpu|device|s/gpu))?", 1e3),
-    ("MFU", r"mfu|mfu_?(percent|%)|%|percent", 1.0),
+    (
+        "step_s",
+        rf"(s|secs?|seconds?){A_STEP}|{A_STEP}_?(time|latency)?_?\(?(s|secs?|seconds?)\)?",
+        1.0,
+    ),
+    ("step_s", rf"(ms|msecs?|milliseconds?){A_STEP}", 1e-3),
+    ("step_s", rf"{A_STEP}_?(time|latency|ttft|tpot|itl)?_?\(?ms\)?", 1e-3),
+    ("step_s", rf"(us|microseconds?){A_STEP}", 1e-6),
+    ("step_s", rf"(mins?|minutes?){A_STEP}", 60.0),
+    ("step_s", rf"(h|hours?){A_STEP}", 3600.0),
+    ("tokens_per_s_per_gpu", rf"(tokens?|tok|toks|t){A_SECOND}{A_DEVICE}", 1.0),
+    ("tokens_per_s_per_gpu", rf"(tokens?|tok){A_DEVICE}{A_SECOND}", 1.0),
+    ("tokens_per_s_per_gpu", rf"tps{A_DEVICE}|tgs", 1.0),
+    ("tokens_per_s_per_gpu", rf"k(tokens?|tok|toks){A_SECOND}{A_DEVICE}", 1e3),
+    ("tokens_per_s_total", rf"(tokens?|tok|toks){A_SECOND}(_total|\(total\))?|tps(_total)?", 1.0),
+    ("tokens_per_s_total", rf"k(tokens?|tok|toks){A_SECOND}(_total|\(total\))?", 1e3),
+    ("samples_per_s_per_gpu", rf"{OFTEN}{A_SECOND}{A_DEVICE}", 1.0),
+    ("samples_per_s_total", rf"{OFTEN}{A_SECOND}(_total)?", 1.0),
+    ("steps_per_s", rf"(steps?|its?|iters?|iterations?){A_SECOND}", 1.0),
+    ("TFLOPs_per_gpu", rf"(model_?)?tflops?(_|/)?s?({A_DEVICE}|_per_s_per_gpu|/s/gpu)?", 1.0),
+    ("TFLOPs_per_gpu", rf"(model_?)?pflops?(_|/)?s?({A_DEVICE}|_per_s_per_gpu|/s/gpu)?", 1e3),
+    ("MFU", r"mfu(_?\(?(percent|%)\)?)?|%|percent", 1.0),
 )
 KINDS: tuple[tuple[str, str], ...] = (
-    ("train", r"train(ing)?|pretrain(ing)?|sft|finetun(e|ing)"),
-    ("prefill", r"prefill|ttft|first_?token|prompt"),
-    ("decode", r"decod(e|ing)|inference|serv(e|ing)|generat(e|ion)|offline"),
-    ("rlhf_step", r"rlhf(_step)?|rl(_step)?|ppo|grpo|post_?training"),
+    ("train", r"(pre)?train(ing)?(_step)?|sft|fine_?tun(e|ing)|lora|update"),
+    ("prefill", r"prefill|ttft|first_?token|prompt|context"),
+    ("decode", r"decod(e|ing)|inference|serv(e|ing)|generat(e|ion)|offline|tpot|itl|throughput"),
+    ("rlhf_step", r"(rlhf|rl|ppo|grpo|dapo|rloo|post_?training)(_step)?"),
     ("memory", r"mem(ory)?(_peak)?|peak_memory"),
 )
 # counts that are at least one where they are printed, and those where nothing means none

@@ -8,6 +8,7 @@ prompt.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from benchmarks.models import shape_of
@@ -15,14 +16,15 @@ from benchmarks.rows import Row
 from benchmarks.train_rows import precision_of
 from plans.source import PlanError
 from plans.times.device import Device
-from plans.times.generation import ReplicaSetting
+from plans.times.generation import ReplicaSetting, fits
 from plans.times.layer import TrainSetting
 from plans.times.lengths import lognormal_lengths
 from plans.times.ops import Ops
 from plans.times.rates import GenerateRates, StepRates, TrainRates
-from plans.times.rlstep import Machine, StepSetting, rl_step_time
+from plans.times.rlstep import Machine, StepSetting, StepTime, rl_step_time
 
 PROMPT = 128.0
+SAMPLES = 1024
 SAMPLES_A_PROMPT = 16
 # samples of a micro-batch in the examples of the fully sharded stacks
 PADDED = 16
@@ -44,9 +46,7 @@ def predict_step(
     machine: Device,
     rates: tuple[TrainRates, GenerateRates, StepRates],
 ) -> float:
-    """Seconds of the step or of the phase the notes name."""
-    if row["unit"] != "step_s":
-        raise PlanError(f"unit {row['unit']!r} of a step is not modelled")
+    """Seconds of the step or of the phase the notes name, or what passes through in a second."""
     if row.noted(r"(WEIGHT (TRANSFER|SYNC) ONLY)"):
         raise PlanError("weights moved alone; a switch is timed by its schedule")
     train, serve, step = rates
@@ -58,18 +58,36 @@ def predict_step(
         serve_rates=serve,
         step_rates=step,
     )
-    setting = _setting(row, stack, machine)
+    setting = setting_of(row, stack, machine)
     times = rl_step_time(engines, setting)
     phase = row.noted(r"PHASE ONLY: ([a-z_]+)")
-    if not phase:
-        return times.total
+    seconds = _phase_seconds(times, phase, setting) if phase else times.total
+    return _in_unit(row, seconds)
+
+
+def _phase_seconds(times: StepTime, phase: str, setting: StepSetting) -> float:
     if phase not in PHASES:
         raise PlanError(f"phase {phase!r} is not modelled")
     seconds: float = getattr(times, PHASES[phase])
     return seconds / setting.forwards if PHASES[phase] == "forwards" else seconds
 
 
-def _setting(row: Row, stack: str, machine: Device) -> StepSetting:
+def _in_unit(row: Row, seconds: float) -> float:
+    """Tokens are those of prompts and responses, as the frameworks count a step's."""
+    prompt, response, _ = _tokens(row)
+    samples = row.count("global_batch", SAMPLES)
+    counted = {"tokens": samples * (prompt + response), "samples": samples, "steps": 1}
+    if row["unit"] == "step_s":
+        return seconds
+    found = re.fullmatch(r"(tokens|samples|steps)_per_s(_total|_per_gpu)?", row["unit"])
+    if not found:
+        raise PlanError(f"unit {row['unit']!r} of a step is not modelled")
+    devices = row.count("gpus") if found.group(2) == "_per_gpu" else 1
+    return counted[found.group(1)] / seconds / devices
+
+
+def setting_of(row: Row, stack: str, machine: Device) -> StepSetting:
+    """What the step of a row does; PlanError when lengths or devices are not published."""
     if not row["seq_out"]:
         raise PlanError("mean response length not published")
     gpus = row.count("gpus")
@@ -78,8 +96,8 @@ def _setting(row: Row, stack: str, machine: Device) -> StepSetting:
     apart = bool(row.noted(r"(1-step off|one-step|async|separate)"))
     side = gpus // 2 if apart else gpus
     prompt, response, cap = _tokens(row)
-    samples = row.count("global_batch", 1024)
-    width = int(row.noted(r"gen \[TP;PP\]=\[(\d+)") or (row.count("tp", 1)))
+    samples = row.count("global_batch", SAMPLES)
+    width = int(row.noted(r"gen \[TP;PP\]=\[(\d+)") or _width(row, machine, side))
     replicas = max(1, side // width)
     stored = precision_of(row["precision"])
     lengths = lognormal_lengths(samples / replicas, response, cap)
@@ -100,6 +118,19 @@ def _setting(row: Row, stack: str, machine: Device) -> StepSetting:
         overlapped=apart,
         gathered=not apart and not sharded,
     )
+
+
+def _width(row: Row, machine: Device, side: int) -> int:
+    """Ranks of a replica where they are not printed: the trainer's, doubled until it fits."""
+    shape, width = shape_of(row), row.count("tp", 1)
+    rates = GenerateRates()
+    ops = Ops(machine, rates)
+    stored = precision_of(row["precision"])
+    while 2 * width <= side and not fits(
+        shape, ReplicaSetting(tp=width, weights=stored), ops, rates
+    ):
+        width *= 2
+    return width
 
 
 def _tokens(row: Row) -> tuple[float, float, float]:

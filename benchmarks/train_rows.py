@@ -7,6 +7,7 @@ micro-batches a stage.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from math import prod
 
@@ -29,6 +30,8 @@ EVEN = (*OLD_STACKS, "nemo", "megatron-core")
 INTERLEAVED = ("nemo", "megatron-core")
 SEQUENCE = 4096
 WAVES = 8
+# layouts tried where none is printed
+WIDTHS, DEPTHS = (1, 2, 4, 8), (1, 2, 4, 8, 16)
 USABLE = 0.9
 # schedules of Primus: share of the 1F1B bubble that is left (primus_pipeline.md, memory-lean last)
 SCHEDULES = (("v-min", 1.6), ("v-half", 0.9), ("zbv", 0.25), ("zbb", 0.35), ("zero-bubble", 0.35))
@@ -45,12 +48,29 @@ def predict_train(row: Row, stack: str, device: Device, ops: Ops, rates: TrainRa
     return _in_unit(row, stack, shape, at, seconds)
 
 
+def settings_of(row: Row, stack: str, shape: Shape, device: Device) -> list[TrainSetting]:
+    """The settings a row may have been run with; PlanError when there is none."""
+    sizes = [row.count("micro_batch")] if row["micro_batch"] else [4, 2, 1]
+    options = [
+        setting
+        for degrees in _degrees(row, stack, shape, device)
+        for micro_batch in sizes
+        for setting in _settings(row, stack, degrees, shape, device, micro_batch)
+    ]
+    if not options:
+        raise PlanError("global batch is not a multiple of data-parallel size and micro-batch")
+    return options
+
+
 def precision_of(text: str) -> Precision:
-    """bf16 for any 16-bit format, fp8 and fp4 for theirs, scaled by block or not."""
+    """bf16 for any 16-bit format, fp8 and fp4 for theirs, scaled by block or not.
+
+    Integers of 8 and 4 bits take the bytes of theirs.
+    """
     lower = text.lower()
-    if "fp4" in lower:
+    if re.search(r"fp4|int4|w4|awq|gptq", lower):
         return "fp4"
-    return "fp8" if "fp8" in lower else "bf16"
+    return "fp8" if re.search(r"fp8|int8|w8a8", lower) else "bf16"
 
 
 def devices_in(row: Row) -> int:
@@ -70,13 +90,7 @@ def _fastest(
     row: Row, stack: str, shape: Shape, device: Device, ops: Ops, rates: TrainRates
 ) -> TrainSetting:
     """The published setting, or the fastest of those it leaves open that fit."""
-    options = [
-        setting
-        for micro_batch in ([row.count("micro_batch")] if row["micro_batch"] else [4, 2, 1])
-        for setting in _settings(row, stack, shape, device, micro_batch)
-    ]
-    if not options:
-        raise PlanError("global batch is not a multiple of data-parallel size and micro-batch")
+    options = settings_of(row, stack, shape, device)
     fitting = [each for each in options if _fits(shape, each, device)] or options[-1:]
     return min(fitting, key=lambda each: _per_token(shape, each, ops, rates))
 
@@ -86,11 +100,31 @@ def _per_token(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> f
     return train_step_time(shape, at, ops, rates).total / tokens
 
 
+def _degrees(row: Row, stack: str, shape: Shape, device: Device) -> list[tuple[int, int, int, int]]:
+    """tp, pp, cp and dp as printed; all within a node where none is and nothing shards weights."""
+    cp = row.count("cp", 1)
+    printed = any(row[axis] for axis in ("tp", "pp", "dp"))
+    widths, depths = [row.count("tp", 1)], [row.count("pp", 1)]
+    if not printed and _sharding(row, stack) != "full":
+        widths = [tp for tp in WIDTHS if tp <= device.domain and shape.heads % tp == 0]
+        depths = [pp for pp in DEPTHS if shape.layers % pp == 0]
+    return [
+        (tp, pp, cp, row.count("dp") or max(1, devices_in(row) // (tp * pp * cp)))
+        for tp in widths
+        for pp in depths
+        if not len(widths) * len(depths) > 1 or devices_in(row) % (tp * pp * cp) == 0
+    ]
+
+
 def _settings(
-    row: Row, stack: str, shape: Shape, device: Device, micro_batch: int
+    row: Row,
+    stack: str,
+    degrees: tuple[int, int, int, int],
+    shape: Shape,
+    device: Device,
+    micro_batch: int,
 ) -> list[TrainSetting]:
-    tp, pp, cp = row.count("tp", 1), row.count("pp", 1), row.count("cp", 1)
-    dp = row.count("dp") or max(1, devices_in(row) // (tp * pp * cp))
+    tp, pp, cp, dp = degrees
     waves = row.number("global_batch") / (dp * micro_batch)
     if row["global_batch"] and waves < 1:
         return []
@@ -143,7 +177,8 @@ def _virtual(row: Row, stack: str, shape: Shape, pp: int) -> int:
 def _sequence_parallel(row: Row, stack: str) -> bool:
     if "no sequence parallel" in row["notes"]:
         return False
-    return stack not in OLD_STACKS or "sequence parallel +" in row["notes"]
+    together = stack == "megatron-2022" and "selective" in row["recompute"]
+    return together or stack not in OLD_STACKS
 
 
 def _precision(row: Row) -> Precision:
@@ -185,10 +220,10 @@ def _in_unit(row: Row, stack: str, shape: Shape, at: TrainSetting, seconds: floa
     tokens = samples * at.sequence
     if unit == "step_s":
         return seconds
-    if unit == "tokens_per_s_per_gpu":
-        return tokens / (seconds * gpus)
-    if unit == "tokens_per_s_total":
-        return tokens / seconds
+    counted = {"tokens": tokens, "samples": samples, "steps": 1}
+    found = re.fullmatch(r"(tokens|samples|steps)_per_s(_total|_per_gpu)?", unit)
+    if found:
+        return counted[found.group(1)] / seconds / (gpus if found.group(2) == "_per_gpu" else 1)
     rate = tokens * _flops_per_token(row, stack, shape, at) / (seconds * gpus)
     if unit == "TFLOPs_per_gpu":
         return rate / TERA

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Literal
 
 from plans.values import frozen
@@ -18,9 +19,11 @@ class Execution:
     `weight_bytes`, `gradient_bytes` and `state_bytes` are per parameter: as stored, as
     accumulated, and of the optimizer with any master copy. `sharding` says what is divided
     over the data-parallel ranks: nothing, the optimizer (ZeRO-1), or all (FSDP, ZeRO-3; layers
-    are gathered in bf16). `logit_bytes` are kept per token and vocabulary entry at the loss
-    (0: fused and chunked). `fused_gate`: a gated MLP's product is one kernel, so that it keeps
-    three widths and not four. `adapter_rank` trains low-rank adapters of every matrix instead.
+    are gathered in bf16, at most `gathered_parameters` at once: ZeRO-3 of DeepSpeed gathers
+    module by module, stage3_max_live_parameters). `logit_bytes` are kept per token and vocabulary
+    entry at the loss (0: fused and chunked). `fused_gate`: a gated MLP's product is one kernel, so
+    that it keeps three widths and not four. `adapter_rank` trains low-rank adapters of every matrix
+    instead.
     `first_layers` and `last_layers` make uneven stages; `stages_in_v` puts the last stage's
     modules on the first ranks, as V-shaped schedules do.
     """
@@ -43,6 +46,7 @@ class Execution:
     activation_offload: bool = False
     optimizer_offload: bool = False
     sharding: Sharding = "optimizer"
+    gathered_parameters: float = inf
     weight_bytes: float = 2
     gradient_bytes: float = 4
     state_bytes: float = 12

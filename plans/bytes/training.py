@@ -201,7 +201,8 @@ def _backward_lines(shape: Shape, execution: Execution, stage: Stage) -> list[Li
     layer = layer_parameters(shape, execution)
     trains = not execution.adapter_rank
     outer_bytes = 2 * stage.tables * table + (2 * table if trains and stage.has_head else 0)
-    layer_bytes = 2 * GATHERED_LAYERS * layer + (6 * layer if trains else 0)
+    most = execution.gathered_parameters
+    layer_bytes = 2 * min(most, GATHERED_LAYERS * layer) + (6 * min(most, layer) if trains else 0)
     return [
         *lines,
         Line(module=OUTER, kind=Kind.COMMUNICATION, bytes=outer_bytes),

@@ -10,7 +10,7 @@ from plans.times.device import Device, Precision
 from plans.times.rates import MICROSECOND, OpRates
 from plans.times.shape import Matrix
 
-# block-scaled formats are multiplied in tiles of this size
+# matrices are multiplied in tiles of this size
 TILE = 128
 WEIGHT_BYTES: dict[str, float] = {"bf16": 2.0, "fp8": 1.0, "fp4": 0.5625}
 
@@ -89,8 +89,8 @@ class Ops:
         outputs, inputs = matrix
         width = WEIGHT_BYTES[precision]
         peak = self.device.flops_per_second(precision) * self._shares[precision] * share
-        if width < 2 and (outputs % TILE or inputs % TILE):
-            peak *= self.rates.odd_share
+        if outputs % TILE or inputs % TILE:
+            peak *= self.rates.odd_share if width < 2 else self.rates.odd_plain_share
         compute = 2.0 * rows * outputs * inputs / peak
         count = (rows + outputs) * inputs * width + 2.0 * rows * outputs
         memory, norm = count / self._memory, self.rates.norm

@@ -15,7 +15,8 @@ class OpRates:
     gemm_share, fp8_share, fp4_share: share of the dense peak at large shapes; memory_share: of
     the memory bandwidth; link_us and ring_us: latency of a collective of few and of many bytes;
     cast_passes: over the inputs of a product in fp8 or fp4, to quantise them; odd_share: of the
-    speed of such a product that is left when a side is no multiple of 128; norm: exponent q of
+    speed of such a product that is left when a side is no multiple of 128, odd_plain_share of one
+    in 16 bits; norm: exponent q of
     t0 + (a^q + c^q)^(1/q); kernel_us: t0.
     Defaults: 4,176 GEMMs per GPU of the Vidur profiles fitted with this form (6.5 % A100,
     8.8 % H100), attention 0.40 to 0.45 of peak, and NCCL measured on H100 and H200.
@@ -29,6 +30,7 @@ class OpRates:
     kernel_us: float = 5.0
     cast_passes: float = 2.0
     odd_share: float = 0.6
+    odd_plain_share: float = 1.0
     attention_share: float = 0.45
     link_share: float = 0.75
     link_us: float = 25.0

@@ -51,6 +51,9 @@ def predicted(time: Model, /, **changes: str) -> Prediction:
         {"kind": "Training"},
         {"kind": ""},
         {"seq_in": "4,096"},
+        {"seq_in": "4k"},
+        {"gpus": "8 GPUs"},
+        {"unit": "tokens/sec/device"},
         {"gpus": "8.0"},
         {"hardware": "NVIDIA H100 80GB HBM3 SXM5"},
         {"tp": "1", "pp": "n/a", "cp": "-"},
@@ -100,6 +103,48 @@ def test_an_unknown_model_with_sizes_is_predicted(model: Model) -> None:
     found = predicted(model, model="nobody's model", source="somebody's blog")
     assert found.refused == ""
     assert found.low < found.predicted < found.high
+
+
+@pytest.mark.parametrize(
+    ("unit", "times"),
+    [
+        ("minutes/step", 1 / 60),
+        ("iteration_time_ms", 1000),
+        ("hours", 1 / 3600),
+        ("step time (s)", 1),
+    ],
+)
+def test_times_are_read_in_any_unit(model: Model, unit: str, times: float) -> None:
+    seconds = predicted(model, unit="step_s", value="3").predicted
+    assert predicted(model, unit=unit, value="3").predicted == pytest.approx(times * seconds)
+
+
+def test_rates_of_samples_tokens_and_steps_say_the_same(model: Model) -> None:
+    batch, sequence, devices = 16.0, 4096.0, 8.0
+    cells = {"global_batch": "16", "dp": "8", "micro_batch": "2", "value": "3"}
+    seconds = predicted(model, unit="s", **cells).predicted
+    for unit, count in (
+        ("samples/s", batch),
+        ("sequences/s/GPU", batch / devices),
+        ("ktokens/s", batch * sequence / 1000),
+        ("it/s", 1.0),
+    ):
+        found = predicted(model, unit=unit, **cells)
+        assert found.predicted == pytest.approx(count / seconds, rel=0.02), unit
+
+
+def test_a_public_model_without_sizes_is_known_by_its_name(model: Model) -> None:
+    bare = dict.fromkeys(("layers", "hidden", "heads", "kv_heads", "ffn", "vocab"), "")
+    assert not predicted(model, model="Qwen/Qwen2.5-32B-Instruct", **bare).refused
+    assert "not published" in predicted(model, model="Qwen9-32B", **bare).refused
+
+
+def test_a_layout_that_is_not_printed_is_chosen_among_those_that_fit(model: Model) -> None:
+    large = {"layers": "80", "hidden": "8192", "heads": "64", "kv_heads": "8", "ffn": "28672"}
+    cells = {**large, "gpus": "512", "global_batch": "512", "unit": "MFU", "value": "0.4"}
+    bare = dict.fromkeys(("tp", "pp", "dp", "cp", "micro_batch"), "")
+    found = predicted(model, source="Megatron-LM", **cells, **bare)
+    assert 0.2 < found.predicted < 0.6
 
 
 def test_one_bad_row_does_not_refuse_the_file(tmp_path: Path) -> None:
