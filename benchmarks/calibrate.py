@@ -211,12 +211,14 @@ def main(names: list[str]) -> None:
     """Fits the named stacks, all when none is named, and writes what the folds predict."""
     rows = all_rows()
     fits = read_fits()
-    known = {row.id: row for row in rows}
+    known = {row.id for row in rows}
+    found = {
+        each.row.id: LeftOut(predicted=each.predicted, support=each.support)
+        for name in names or fits
+        for each in calibrate(name, fits[name], rows)
+    }
     kept = {name: cells for name, cells in read_left_out().items() if name in known}
-    for name in names or fits:
-        for each in calibrate(name, fits[name], rows):
-            kept[each.row.id] = LeftOut(predicted=each.predicted, support=each.support)
-    write_left_out(kept)
+    write_left_out(kept | found)
 
 
 if __name__ == "__main__":

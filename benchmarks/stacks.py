@@ -44,14 +44,15 @@ PATTERNS = (
 EARLY = re.compile(r"\[(25\.\d\d(\.\d+)?|26\.0[01](\.\d+)?|26\.02) ")
 # what a row that names no stack is taken to be of, and the stacks that are others on AMD devices
 USUAL = {"train": "megatron-core", "prefill": "vllm", "decode": "vllm", "rlhf_step": "verl"}
-AMD = {"vllm": "vllm-rocm", "megatron-core": "primus"}
+AMD = {"vllm": "vllm-rocm", "megatron-core": "primus", "mlperf": "mlperf-rocm"}
 
 
 def stack_of(row: Row) -> str:
     """The stack's name; what is usual for the kind and device when nothing says which.
 
     Megatron on A100 is the code of 2021 (unfused attention), on later devices Megatron-core;
-    Megatron and vLLM on AMD devices are stacks of their own. What NeMo containers gained in 26.06,
+    Megatron and vLLM on AMD devices are stacks of their own; MLPerf submissions on them run
+    vLLM, the others TensorRT-LLM. What NeMo containers gained in 26.06,
     graphs over mixtures, they gained on Blackwell: H100 runs as before. Mixtures on HGX boards
     until 26.02 are slower than the same after.
     """
