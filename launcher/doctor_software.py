@@ -16,6 +16,7 @@ from launcher.mpi import find_mpirun
 from plans.record import ExitCode
 from plans.source import UserError
 from plans.values import frozen
+from runtime.accelerators import ABSENT, APEX, USES, accelerators, foreign_apex
 from runtime.environment import without_launchers
 from runtime.loading import explain
 from runtime.preflight import Finding
@@ -62,7 +63,7 @@ def check_software(platform: str, driver: str, environment: Mapping[str, str]) -
     torch = Torch(**{**told, "built_for": tuple(told["built_for"]), "has": tuple(told["has"])})
     findings = [check_torch(torch, platform, driver)]
     findings += [_loads(name, program, environment) for name, program in LOADING.items()]
-    return [*findings, check_world(environment)]
+    return [*findings, *check_accelerators(platform), check_world(environment)]
 
 
 def check_torch(torch: Torch, platform: str, driver: str) -> Finding:
@@ -89,6 +90,23 @@ def check_torch(torch: Torch, platform: str, driver: str) -> Finding:
         text = f"{built} has no kernels for {', '.join(missing)}"
         return _failure("torch", text, f"it is built for {', '.join(torch.built_for)}")
     return Finding(check="torch", state="ok", text=f"{built}, {torch.devices} devices")
+
+
+def check_accelerators(platform: str) -> list[Finding]:
+    """What is there of NVIDIA's optional libraries, and what a run does without them."""
+    found = []
+    for name, version in accelerators().items():
+        missing = version == ABSENT
+        text = f"{name} {version}, for {USES[name]}" if not missing else f"{name} {ABSENT}"
+        if missing:
+            text += ": none is needed on this platform" * (platform != "cuda")
+            text += f": torch's are used for {USES[name]}" * (platform == "cuda")
+        found.append(Finding(check=name, state="ok", text=text))
+    if foreign_apex():
+        text = "the package apex that is installed is not NVIDIA's, and is not used"
+        remedy = "pip uninstall apex; NVIDIA Apex is built from github.com/NVIDIA/apex"
+        found.append(Finding(check=APEX, state="warning", text=text, remedy=remedy))
+    return found
 
 
 def check_world(environment: Mapping[str, str]) -> Finding:

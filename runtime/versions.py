@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
+from runtime.accelerators import accelerators
 from runtime.control import Control
 
 # The names a package is published under; the first that is installed counts.
@@ -25,8 +26,11 @@ def package_versions() -> dict[str, str]:
 
 
 def run_versions(control: Control) -> dict[str, str]:
-    """The versions of the packages, and of the MPI between the ranks."""
-    return {**package_versions(), "mpi": control.library}
+    """The versions of the packages, and of the MPI between the ranks.
+
+    NVIDIA's optional libraries are named also where they are not installed.
+    """
+    return {**package_versions(), "mpi": control.library, **accelerators()}
 
 
 def _first(names: tuple[str, ...]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from megatron.core.extensions.transformer_engine import HAVE_TE
 from megatron.core.models.gpt.gpt_model import GPTModel
+from megatron.core.tensor_parallel.layers import _grad_accum_fusion_available
 from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.utils import get_pg_rank, make_tp_sharded_tensor_for_checkpoint
 from torch.nn.functional import silu
@@ -149,7 +150,8 @@ def _config(
         bias_dropout_fusion=False,
         masked_softmax_fusion=False,
         apply_rope_fusion=cuda and bool(HAVE_TE),
-        gradient_accumulation_fusion=False,
+        # a kernel of NVIDIA Apex, which adds a weight's gradient to the float32 sum itself
+        gradient_accumulation_fusion=cuda and _grad_accum_fusion_available,
         **_recompute(settings.recompute),
         **_stages(model, layout),
     )
