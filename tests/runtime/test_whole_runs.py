@@ -68,6 +68,31 @@ def test_every_layout_walks_the_same_steps_and_moves_the_fewest_bytes(
     assert {row["reshard/received_bytes"] for row in rows} == {switch["received_bytes"]}
 
 
+# (layers of the model, how the trained roles run on two ranks)
+STAGES = {
+    "virtual": (4, {"pp": 2, "vpp": 2}),
+    "uneven": (3, {"pp": 2}),
+}
+
+
+@pytest.mark.parametrize("kind", ["virtual", pytest.param("uneven", marks=pytest.mark.long)])
+def test_virtual_and_uneven_stages_walk_the_steps_of_one_rank(kind, tmp_path):
+    """With checkpoints written beside the steps, of which the newest are kept."""
+    layers, train = STAGES[kind]
+    seen = []
+    for ranks, roles in ((1, {}), (2, {"actor_train": train, "actor_rollout": {"tp": 1}})):
+        folder = tmp_path / str(ranks)
+        folder.mkdir()
+        cluster, saved = {"hardware": "cpu", "ranks": ranks}, {"every": 1, "background": True}
+        write_job(folder, layers=layers, roles=roles, cluster=cluster, checkpoint=saved)
+        run(folder)
+        seen.append(rounded(metrics(folder)))
+        kept = folder / "runs/small/checkpoints"
+        assert (kept / "latest").read_text() == "step-000003\n"
+        assert sorted(one.name for one in kept.glob("step-*")) == ["step-000002", "step-000003"]
+    assert seen[0] == seen[1]
+
+
 def test_the_policy_that_samples_is_the_policy_that_learns(on_one_rank):
     gaps = [row["actor/rollout_gap"] for rows in on_one_rank.values() for row in rows]
     assert max(gaps) < 1e-5

@@ -214,9 +214,10 @@ def settings(family: str, layout: ParallelLayout, _: Path) -> dict[str, Any]:
             )
             steps = [trained.update(shard, world.likelihood(shard)) for _ in range(3)]
             result[f"{name} {kind}"] = [one["grad_norm"] for one in steps]
-    half = world.engine(world.reference_model(family), groups, precision="bf16")
-    steps = [half.update(shard, world.likelihood(shard)) for _ in range(3)]
-    result["bf16"] = [one["loss"] for one in steps]
+    for precision in ("bf16", "fp32"):
+        one = world.engine(world.reference_model(family), groups, precision=precision)
+        steps = [one.update(shard, world.likelihood(shard)) for _ in range(12)]
+        result[precision] = [step["loss"] for step in steps]
     return result
 
 
