@@ -198,8 +198,7 @@ def unrunnable(job: JobSpec) -> list[str]:
 
 def unplanned(job: JobSpec) -> list[str]:
     """What of a job the planner does not take into account yet, each in a few words."""
-    judged = job.algorithm.lag and job.reward.model
-    return [*(["a lag with a reward model"] if judged else []), *_fixed(job, ("cp", "ep"))]
+    return ["a lag with a reward model"] if job.algorithm.lag and job.reward.model else []
 
 
 def _fixed(job: JobSpec, options: tuple[str, ...]) -> list[str]:

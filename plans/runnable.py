@@ -5,7 +5,11 @@ from __future__ import annotations
 from plans.dataflow import unplanned, unrunnable
 from plans.model import ModelSpec
 from plans.source import PlanError
+from plans.space import UNSUPPORTED, Feature, Space
 from plans.spec import JobSpec
+
+# The degrees that no run may have.
+AXES = {"cp": Feature.CONTEXT, "ep": Feature.EXPERT}
 
 
 def check_runnable(job: JobSpec, model: ModelSpec) -> None:
@@ -28,7 +32,17 @@ def check_rendered(job: JobSpec, model: ModelSpec) -> None:
     check_runnable(job.model_copy(update={"cluster": cluster}), model)
 
 
-def check_plannable(job: JobSpec) -> None:
-    """PlanError when the planner would take no notice of something the job asks for."""
+def check_plannable(job: JobSpec, space: Space) -> None:
+    """PlanError when the planner would take no notice of something the job asks for.
+
+    Or when a fixed degree has no layout in the space that is searched, with the reason.
+    """
     if missing := unplanned(job):
         raise PlanError(f"not planned yet: {', '.join(missing)}")
+    for role, fixed in job.roles.items():
+        for axis, feature in AXES.items():
+            if (getattr(fixed, axis, None) or 1) > 1 and not space.allows(feature):
+                raise PlanError(
+                    f"{feature} is only estimated (--space full), not run: {UNSUPPORTED[feature]}",
+                    at=("roles", role, axis),
+                )

@@ -29,7 +29,7 @@ class Feature(StrEnum):
 UNSUPPORTED = {
     Feature.POOLS: "every rank walks every phase; nothing moves weights between two pools",
     Feature.LAYOUTS: "the rows of a batch are cut once, for all roles but the rollout",
-    Feature.CONTEXT: "the log-probability pass has whole sequences on a rank",
+    Feature.CONTEXT: "Megatron-core's ring of attention is Transformer Engine's, which is not used",
     Feature.EXPERT: "the switch has no boxes for expert weights",
     Feature.SLEEP: "weights shared by both engines cannot be unmapped by one",
 }

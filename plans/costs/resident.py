@@ -29,15 +29,30 @@ TRAINED = (Role.ACTOR_TRAIN, Role.CRITIC)
 def lasting_lines(
     workload: Workload, role: Role, layout: ParallelLayout, settings: TrainSettings, stage: int
 ) -> list[Line]:
-    """Weights, and of a role that learns gradients and optimizer; offloaded states on the host."""
+    """Weights, and of a role that learns gradients and optimizer; offloaded states on the host.
+
+    There too, where checkpoints are written beside the steps, is the copy that is written: of
+    the weights and of the whole optimizer, which is gathered over the replicas.
+    """
     shape = role_shape(workload, role)
     run = execution(workload, layout, settings, workload.mini_batch)
     here = stage_of(shape, run, stage)
     lines, lora = resident_lines(shape, run, here), adapters_of(workload, role)
     if role in TRAINED and lora is None:
+        if workload.job.checkpoint.background:
+            lines.append(_checkpoint_line(lines, run.replicas, settings))
         return lines
     weights = [line for line in lines if line.kind == Kind.WEIGHTS]
     return [*weights, *adapter_lines(workload, lora, run, here)] if lora else weights
+
+
+def _checkpoint_line(lines: list[Line], replicas: int, settings: TrainSettings) -> Line:
+    """The copy of weights and optimizer that is written beside the steps."""
+    states = (Kind.OPTIMIZER, Kind.HOST)
+    owners = replicas if settings.distributed_optimizer else 1
+    held = sum(one.bytes * owners for one in lines if one.kind in states)
+    held += sum(one.bytes for one in lines if one.kind == Kind.WEIGHTS)
+    return Line(module="checkpoint", kind=Kind.HOST, bytes=held)
 
 
 def learning_lines(

@@ -83,7 +83,7 @@ def search(
 
     `others` is the hardware of all groups of nodes but the first.
     """
-    check_plannable(job)
+    check_plannable(job, asked.space)
     workload = Workload(
         job=job, model=model, hardware=hardware, reward_model=reward_model, others=others
     )

@@ -92,6 +92,18 @@ def test_an_offloaded_optimizer_has_its_moments_in_the_hosts_memory_and_keeps_th
     assert total(there, Kind.OPTIMIZER) == pytest.approx(states * 4 / 12)
 
 
+def test_a_checkpoint_written_beside_the_steps_has_a_copy_in_the_hosts_memory():
+    plain, beside = (
+        workload(large_job(checkpoint={"background": wanted}), "7b") for wanted in (False, True)
+    )
+    layout = ParallelLayout(dp=32)
+    before, after = (lasting_lines(one, ACTOR, layout, ONE, 0) for one in (plain, beside))
+    assert total(before, Kind.HOST) == 0
+    weights, states = total(before, Kind.WEIGHTS), total(before, Kind.OPTIMIZER)
+    assert total(after, Kind.HOST) == pytest.approx(weights + 32 * states)
+    assert total(after) - total(after, Kind.HOST) == total(before)
+
+
 def test_fp32_weights_need_no_master_copy():
     wanted = workload(job())
     lines = lasting_lines(wanted, ACTOR, ParallelLayout(), ONE, 0)

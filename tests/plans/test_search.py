@@ -158,6 +158,13 @@ def test_a_plan_takes_the_seconds_and_the_bytes_that_the_search_compared():
             assert verdict.account.total == pytest.approx(one.peak_bytes, rel=0.02)
 
 
+@pytest.mark.parametrize(("axis", "reason"), [("cp", "Transformer Engine"), ("ep", "boxes")])
+def test_a_degree_that_no_run_may_have_is_refused_with_its_reason(axis, reason):
+    chosen = large_job(roles={"actor_train": {axis: 2}})
+    with pytest.raises(PlanError, match=f"is only estimated .*, not run: .*{reason}"):
+        search(chosen, model("7b"), H100)
+
+
 def test_nothing_more_is_in_the_small_space_than_the_runtime_can_run():
     small = found_for(large_job(), "7b")
     assert all(features_of(one.candidate) == () for one in small.ranked)
