@@ -33,7 +33,7 @@ def start(folder, what, size, layouts):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
         check=False,
     )
     (folder / "store").unlink(missing_ok=True)
@@ -75,6 +75,7 @@ def test_losses_and_norms_go_on_alike_from_one_rank_to_two_and_back(tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_losses_and_norms_go_on_alike_from_every_layout_to_every_other(tmp_path):
     names, found = drift_of_all(tmp_path, WORLDS)
     print(table(names, found))
