@@ -14,6 +14,8 @@ from plans.values import frozen
 Recompute = Literal["none", "selective", "half", "full"]
 Sharding = Literal["none", "optimizer", "gradients", "full"]
 HARD = 6.0
+# dense bf16 of an H100, FLOP/s
+HOPPER = 989e12
 
 
 @frozen
@@ -190,12 +192,21 @@ def _attention(shape: Shape, at: TrainSetting, ops: Ops, rates: TrainRates) -> t
     width = (shape.query_width + shape.value_width) / at.tp
     square = 2.0 * at.tokens * at.sequence * width
     if at.fused_attention:
-        left = rates.old_attention if at.old_attention else 1.0
+        left = _old_share(ops, rates) if at.old_attention else 1.0
         seconds = ops.attention(square * _visible(shape, at.sequence)) / left
         return seconds, seconds * rates.attention_backward
     scores = 2.0 * at.tokens * at.sequence * shape.heads / at.tp
     seconds = ops.attention(square) + ops.sweep(rates.score_passes * scores)
     return seconds, 2.0 * seconds
+
+
+def _old_share(ops: Ops, rates: TrainRates) -> float:
+    """Of a device's rate, what attention written for older matrix instructions reaches.
+
+    FlashAttention 2 issues Ampere's, which Hopper runs at a part of its rate and later devices no
+    faster than Hopper.
+    """
+    return rates.old_attention * min(1.0, HOPPER / ops.device.flops_per_second("bf16"))
 
 
 def _visible(shape: Shape, sequence: int) -> float:

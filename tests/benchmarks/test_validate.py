@@ -16,12 +16,10 @@ from plans.source import SpecError
 DATA = Path(__file__).parents[2] / "benchmarks" / "data"
 BOUNDS = {"train": 0.10, "decode": 0.15, "prefill": 0.15, "rlhf_step": 0.20}
 SMALL = 5
-# Groups beyond their bound. NeMo's containers until 26.02: six mixtures of four releases. prime-rl
-# on H200: full and low-rank runs of two models, 0.7 points over. verl of 2025: seven phases of one
-# run, each the only one of its kind.
+# Groups beyond their bound. NeMo's containers until 26.02: six mixtures of four releases. verl of
+# 2025: seven phases of one run, each the only one of its kind.
 MISSED = {
     ("train", "B200", "megatron-bridge-26.02"),
-    ("train", "H200", "prime-rl"),
     ("rlhf_step", "MI300X", "verl-2025-03"),
 }
 # groups whose runs are repetitions on other systems within a few percent
