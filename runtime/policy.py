@@ -14,7 +14,7 @@ from plans.plan import Plan
 from runtime.engines.hf import random_weights, read_weights
 from runtime.engines.megatron import MegatronScorer
 from runtime.engines.megatron_lora import Adapted
-from runtime.engines.peft import DrawnAdapter, read_adapter
+from runtime.engines.peft import DrawnAdapter, MergedWeights, read_adapter
 
 if TYPE_CHECKING:  # Megatron-core is imported by its engine, after what it wants set up
     from runtime.engines.megatron_groups import MegatronGroups
@@ -25,6 +25,15 @@ def initial_weights(plan: Plan, model_folder: Path) -> Mapping[str, Tensor]:
     if plan.job.model.weights == "random":
         return random_weights(plan.model, plan.job.seed)
     return read_weights(model_folder, plan.model)
+
+
+def warm_weights(plan: Plan, folder: Path, model_folder: Path) -> Mapping[str, Tensor]:
+    """The weights after a warm-up that left `folder`: a whole model, or adapters over the first."""
+    if plan.job.lora is None:
+        return read_weights(folder, plan.model)
+    adapter = read_adapter(folder, plan.model, plan.job.lora)
+    base = initial_weights(plan, model_folder)
+    return MergedWeights(base, adapter, plan.job.lora.scale)
 
 
 def start_adapter(plan: Plan, base: Path) -> Mapping[str, Tensor]:

@@ -76,7 +76,7 @@ def replay(context: RankContext) -> bool:
 def _stand_at_the_start(context: RankContext, work: Any, asked: Asked) -> None:
     """Give the engines what they held before the first step."""
     from runtime.checkpoint import STATE
-    from runtime.engines.hf import read_weights
+    from runtime.policy import warm_weights
 
     engines = work.learner.engines
     with context.outside("checkpoint"):
@@ -87,7 +87,9 @@ def _stand_at_the_start(context: RankContext, work: Any, asked: Asked) -> None:
             state = json.loads((folder / STATE).read_text())["state"]
             work.kl_weight = state["work"]["kl_weight"]
         if asked.warm and Role.REFERENCE in engines.scored:
-            engines.scored[Role.REFERENCE].fill(read_weights(Path(asked.warm), context.plan.model))
+            model = context.base / context.plan.job.model.path
+            weights = warm_weights(context.plan, Path(asked.warm), model)
+            engines.scored[Role.REFERENCE].fill(weights)
 
 
 def _walked(context: RankContext, work: Any, asked: Asked) -> list[dict[str, Any]]:

@@ -14,7 +14,6 @@ from plans.record import StepRecord
 from runtime import checkpoint
 from runtime.assembly import Engines
 from runtime.context import RankContext
-from runtime.engines import hf, peft
 from runtime.engines.megatron_lora import AdapterEngine
 from runtime.evaluation import Evaluation
 from runtime.events import EventLog
@@ -23,7 +22,7 @@ from runtime.export import export, export_adapter
 from runtime.given import GivenWork
 from runtime.loop import StepWork
 from runtime.metrics import MetricsWriter, Summary, write_summary
-from runtime.policy import initial_weights
+from runtime.policy import warm_weights
 from runtime.prompt import Prompt
 from runtime.stragglers import watched
 from runtime.supervised import warm_up
@@ -197,12 +196,7 @@ class Session:
             self.engines.scored[Role.REFERENCE].fill(self._warm_weights())
 
     def _warm_weights(self) -> Mapping[str, Tensor]:
-        plan = self.context.plan
-        if plan.job.lora is None:
-            return hf.read_weights(self.warm_folder, plan.model)
-        adapter = peft.read_adapter(self.warm_folder, plan.model, plan.job.lora)
-        base = initial_weights(plan, self._model_folder)
-        return peft.MergedWeights(base, adapter, plan.job.lora.scale)
+        return warm_weights(self.context.plan, self.warm_folder, self._model_folder)
 
     def _accuracy(self, when: str) -> float | None:
         if self.evaluation is None:
