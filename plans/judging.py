@@ -35,12 +35,18 @@ SETTINGS = {
 
 @frozen
 class Verification:
-    """Seconds a step by the search and by a solver, and the size of what was solved."""
+    """Seconds a step by the search and by a solver, and the size of what was solved.
+
+    `placements`: ways to give the roles ranks that were solved, of `of` in the space; the
+    solver proves the optimum among these alone. Variables and constraints are their sums.
+    """
 
     searched: float
     solved: float | None
     variables: int
     constraints: int
+    placements: int = 1
+    of: int = 1
 
     @property
     def agrees(self) -> bool:

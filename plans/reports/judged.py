@@ -113,10 +113,13 @@ def _baseline_text(found: Search, baseline: Baseline) -> str:
 
 def _verification_text(found: Search, checked: Verification) -> str:
     size = f"{checked.variables:,} variables, {checked.constraints:,} constraints"
+    whole = f"on all {checked.of:,} placements of the space"
+    part = f"on the pools of the optimum, 1 of {checked.of:,} placements; the others are not solved"
+    where = whole if checked.placements == checked.of else part
     if checked.solved is None:
-        return f"finds no plan on the pools of the optimum ({size})"
+        return f"finds no plan {where} ({size})"
     if checked.agrees:
-        return f"finds the same {number(checked.solved)} s of the optimum on its pools ({size})"
+        return f"finds the same {number(checked.solved)} s {where} ({size})"
     text = f"finds {checked.solved:.6g} s, the search {checked.searched:.6g} s ({size})"
     cut = found.proof.cut
     return f"{text}; {cut} faster plans had failed the check of every rank" if cut else text

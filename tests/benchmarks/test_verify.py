@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.verify import Program, verify
+from benchmarks.verify import Program, verify, verify_problem
 from plans.search import Asked, search_workload
 from plans.search.book import Book
 from plans.search.branch import fastest
@@ -40,6 +40,21 @@ def test_the_solver_agrees_on_the_pools_of_an_optimum():
             several += len(found[0].pools) > 1
             assert Program(drawn, found[0].pools).verification(found[0].seconds).agrees, seed
     assert several > 5
+
+
+def test_the_solver_agrees_on_all_placements_of_small_spaces():
+    """Also those that the search never opened: it proves them no better by their bounds."""
+    solved = several = 0
+    for seed in range(200, 240):
+        drawn = problem(seed)
+        found = fastest(Book(drawn))
+        answer = verify_problem(drawn, found[0].pools, found[0].seconds) if found else None
+        if answer and answer.placements == answer.of:
+            assert answer.agrees, seed
+            solved += 1
+            several += answer.of > 1
+    assert solved > 15
+    assert several > 8
 
 
 @pytest.mark.parametrize(
