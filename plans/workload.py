@@ -14,6 +14,7 @@ from plans.placement import Placement, ResourcePool, RolloutSettings, TrainSetti
 from plans.resources import GroupSpec
 from plans.source import Location, PlanError
 from plans.spec import JobSpec
+from plans.times.lengths import usual_share
 from plans.values import frozen
 
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2}
@@ -99,8 +100,20 @@ class Workload:
 
     @property
     def mean_response(self) -> float:
-        """Tokens of a response on average; the longest unless the job says otherwise."""
-        return self.job.tokens.mean_response or float(self.job.tokens.response)
+        """Tokens of a response on average; where the job does not say, the limit's usual share.
+
+        Of answers that are given with the prompts, the limit: they are padded to it.
+        """
+        tokens = self.job.tokens
+        share = usual_share() if self.job.algorithm.generates else 1.0
+        return tokens.mean_response or max(1.0, share * tokens.response)
+
+    def answering(self, mean: float) -> Workload:
+        """The same work with responses of that mean length; none is beyond the job's limit."""
+        tokens = self.job.tokens
+        update = {"mean_response": min(float(tokens.response), mean)}
+        job = self.job.model_copy(update={"tokens": tokens.model_copy(update=update)})
+        return replace(self, job=job)
 
     @property
     def mini_batch(self) -> int:

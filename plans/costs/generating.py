@@ -30,7 +30,7 @@ class Requests:
 
 
 def response_lengths(workload: Workload, samples: int) -> Lengths:
-    """The responses of a whole batch; all as long as they may be unless the job gives a mean."""
+    """The responses of a whole batch; log-normal around their mean, none beyond the limit."""
     asked = float(workload.job.batch.prompts * samples)
     return lognormal_lengths(asked, workload.mean_response, float(workload.job.tokens.response))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 from plans.adapters import adapter_parameters
+from plans.dataflow import seconds_of_step
 from plans.estimate import Estimate, Interval
 from plans.lora import MODULES
 from plans.reports.rows import ends, word
@@ -13,7 +14,8 @@ from plans.reports.words import SEPARATOR, change, gib, number, plural, short_co
 from plans.search.result import Ranked, Search
 from plans.space import UNSUPPORTED, features_of
 from plans.spread import COVERED, ends_of
-from plans.times.lengths import SIGMA
+from plans.timeline import step_times
+from plans.times.lengths import CUT, SIGMA
 from plans.units import HOUR, bytes_text, count_text, seconds_text
 
 Facts = Iterator[tuple[str, str]]
@@ -21,6 +23,8 @@ DIGEST_SHOWN = 8
 # By how much a kind of work is taken to be slower when its weight in the step is told.
 SLOWER = 0.1
 LEVERS_SHOWN = 4
+# Mean lengths of a response at which the step is told, as shares of the limit.
+SHARES_OF_LIMIT = (0.25, 0.5, 1.0)
 
 
 def title(estimate: Estimate) -> str:
@@ -125,7 +129,19 @@ def confidence(estimate: Estimate) -> Facts:
     levers = sorted(levers_of(estimate).items(), key=lambda item: -item[1])[:LEVERS_SHOWN]
     shown = [f"{word(kind)} {change(1 + SLOWER * part / step)}" for kind, part in levers]
     yield "sensitivity", f"step time when {SLOWER:.0%} slower: {', '.join(shown)}"
+    if estimate.plan.job.algorithm.generates:
+        yield "", f"and with responses of a mean of {', '.join(_by_length(estimate))}"
     yield "assumed", "; ".join(assumptions(estimate))
+
+
+def _by_length(estimate: Estimate) -> Iterator[str]:
+    """'768 tokens 58 s': the step when responses are so long on average."""
+    search = estimate.search
+    for share in SHARES_OF_LIMIT:
+        mean = share * estimate.plan.job.tokens.response
+        other = search.workload.answering(mean)
+        seconds = seconds_of_step(other.job, step_times(other, search.best.candidate))
+        yield f"{count_text(round(mean))} tokens {seconds_text(seconds)}"
 
 
 def levers_of(estimate: Estimate) -> dict[str, float]:
@@ -141,12 +157,13 @@ def assumptions(estimate: Estimate) -> Iterator[str]:
     """What the numbers take for granted."""
     tokens = estimate.plan.job.tokens
     longest = count_text(tokens.response)
-    if tokens.mean_response:
-        mean = count_text(tokens.mean_response)
+    if estimate.plan.job.algorithm.generates:
+        mean = count_text(round(estimate.search.workload.mean_response))
+        given = "" if tokens.mean_response else f", for {CUT:.0%} of them reach the limit"
         spread = f"log-normal with sigma {SIGMA}, cut at {longest}"
-        yield f"responses of {mean} tokens on average, {spread}"
+        yield f"responses of {mean} tokens on average{given}, {spread}"
     else:
-        yield f"every response is {longest} tokens long, the limit"
+        yield f"every answer is {longest} tokens long, the limit"
     padded = count_text(tokens.prompt + tokens.response)
     yield f"sequences are padded to {padded} tokens in training"
     if estimate.plan.job.lora and estimate.plan.job.needs_rollout:

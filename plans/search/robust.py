@@ -69,12 +69,7 @@ def perturbed(
 
     No response is longer than the job's limit.
     """
-    tokens = workload.job.tokens
-    mean = min(float(tokens.response), workload.mean_response * lengths)
-    job = workload.job.model_copy(
-        update={"tokens": tokens.model_copy(update={"mean_response": mean})}
-    )
-    other, machine = replace(workload, job=job), workload.machine
+    other, machine = workload.answering(workload.mean_response * lengths), workload.machine
     rates = replace(
         machine.step_rates,
         generate_factor=machine.step_rates.generate_factor * generate,
@@ -83,7 +78,7 @@ def perturbed(
     )
     # Machine and groups are read once and kept: this workload keeps others.
     vars(other)["machine"] = replace(machine, step_rates=rates)
-    if job.cluster.groups:
+    if other.job.cluster.groups:
         kept = (perturbed(one, generate=generate, train=train) for one in other.groups)
         vars(other)["groups"] = tuple(kept)
     return other

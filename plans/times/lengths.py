@@ -9,6 +9,8 @@ from statistics import NormalDist
 SIGMA = 0.6
 EDGES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995, 1.0)
 ROUNDS = 40
+# Assumption: a limit is chosen so that it cuts so large a share of the responses.
+CUT = 0.05
 
 Lengths = tuple[tuple[float, float], ...]
 
@@ -34,6 +36,16 @@ def lognormal_lengths(requests: float, mean: float, cap: float, sigma: float = S
         (min(cap, low * exp(sigma * score)), share * requests)
         for share, score in zip(shares, scores, strict=True)
     )
+
+
+def usual_share(cut: float = CUT, sigma: float = SIGMA) -> float:
+    """The mean of a log-normal length as a share of a limit that cuts the longest `cut` of them.
+
+    E[min(X, 1)] of X with median exp(-z sigma), z the score of 1 - cut: 0.43 where 5 % are cut.
+    """
+    normal = NormalDist()
+    score = normal.inv_cdf(1 - cut)
+    return exp(sigma * sigma / 2 - score * sigma) * normal.cdf(score - sigma) + cut
 
 
 def _mean(
