@@ -99,15 +99,15 @@ def shard_of(batch: Sequences, layout: ParallelLayout) -> Sequences:
 
 def engine(reference: Any, groups: Any, **changes: Any) -> MegatronEngine:
     """A learning engine with the weights of the reference model; 3 rows a micro-batch."""
-    return MegatronEngine(**{**_settings(reference, groups), "optimizer": ADAMW, **changes})
+    return MegatronEngine(**{**settings_of(reference, groups), "optimizer": ADAMW, **changes})
 
 
 def scorer(reference: Any, groups: Any, **changes: Any) -> MegatronScorer:
     """A frozen engine with the weights of the reference model."""
-    return MegatronScorer(**{**_settings(reference, groups), **changes})
+    return MegatronScorer(**{**settings_of(reference, groups), **changes})
 
 
-def _settings(reference: Any, groups: Any) -> dict[str, Any]:
+def settings_of(reference: Any, groups: Any) -> dict[str, Any]:
     return {
         "model": model_spec(reference),
         "groups": groups,
