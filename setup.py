@@ -56,6 +56,7 @@ setup(
             "hypothesis",
             "jsonschema>=4.18",
             "mypy",
+            "peft",
             "pytest",
             "pytest-timeout",
             "ruff",
