@@ -81,6 +81,16 @@ def test_grpo_at_least_doubles_the_held_out_accuracy_and_reaches_sixty_percent(t
 @pytest.mark.engines
 @pytest.mark.slow
 @pytest.mark.long
+def test_adapters_alone_learn_to_add(tmp_path):
+    summary = learned(tmp_path, "addition-grpo-lora")
+    assert summary["accuracy_after"] >= summary["accuracy_before"] + 0.1
+    run = tmp_path / "runs" / "addition-grpo-lora"
+    assert summary["accuracy_after"] == accuracy_by_transformers(run / "export")
+
+
+@pytest.mark.engines
+@pytest.mark.slow
+@pytest.mark.long
 def test_ppo_with_critic_and_reference_improves_the_held_out_accuracy(tmp_path):
     summary = learned(tmp_path, "addition-ppo")
     assert summary["accuracy_after"] >= summary["accuracy_before"] + 0.1
