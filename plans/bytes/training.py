@@ -113,10 +113,9 @@ def resident_lines(shape: Shape, execution: Execution, stage: Stage) -> list[Lin
         if execution.sharding == "full":
             gradients /= _owners(each, execution)
         lines.append(Line(module=each.module, kind=Kind.GRADIENTS, bytes=gradients))
-        states = execution.state_bytes * each.parameters
-        states /= 1 if execution.sharding == "none" else _owners(each, execution)
-        moments = min(execution.state_bytes, MOMENT_BYTES) * execution.optimizer_offload
-        moved = states * moments / execution.state_bytes
+        owned = each.parameters / (1 if execution.sharding == "none" else _owners(each, execution))
+        states = execution.state_bytes * owned
+        moved = min(execution.state_bytes, MOMENT_BYTES) * owned * execution.optimizer_offload
         lines.append(Line(module=each.module, kind=Kind.HOST, bytes=moved))
         lines.append(Line(module=each.module, kind=Kind.OPTIMIZER, bytes=states - moved))
     return lines
