@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from launcher.planning import json_option, write
 from plans.source import UserError
 from plans.units import MIB
+
+if TYPE_CHECKING:
+    from launcher.measuring import Setting
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 DEGREES = ("tp", "pp", "dp")
@@ -35,6 +38,10 @@ SHOWN = (
     "planned_ms",
     "tokens_per_second",
     "idle_fraction",
+    "padding_share",
+    "cpu_ms",
+    "baseline_cpu_ms",
+    "times_less_cpu",
     "flops_per_second",
     "bytes_per_second",
     "refused",
@@ -167,22 +174,40 @@ def reshard(baseline: str, buckets: Sequence[int], **given: Any) -> None:
 
 @click.command()
 @setting_options
-def step(**given: Any) -> None:
+@click.option(
+    "--baseline",
+    type=click.Choice(["trl", "none"]),
+    default="none",
+    show_default=True,
+    help="TRL's GRPOTrainer before it, on the same inputs and cores (a CPU's alone).",
+)
+def step(baseline: str, **given: Any) -> None:
     """Measure whole RL steps, phase by phase, with the plan's figures beside them.
 
     \b
     Example:
       rlplan bench step --model examples/tiny-qwen2 --ranks 2 --train tp=2
     """
-    show(measured_rows("step", given), given)
+    if baseline == "none":
+        show(measured_rows("step", given), given)
+        return
+    from launcher.beside import beside, trl_steps
+
+    theirs = trl_steps(_setting(given), given["repeats"])
+    show(beside(measured_rows("step", given), theirs), given)
 
 
 def measured_rows(bench: str, given: dict[str, Any], **asked: Any) -> list[dict[str, Any]]:
-    from launcher.measuring import Setting, measured
+    from launcher.measuring import measured
+
+    return measured(bench, _setting(given), repeats=given["repeats"], **asked)
+
+
+def _setting(given: dict[str, Any]) -> Setting:
+    from launcher.measuring import Setting
 
     names = Setting.__dataclass_fields__
-    setting = Setting(**{name: value for name, value in given.items() if name in names})
-    return measured(bench, setting, repeats=given["repeats"], **asked)
+    return Setting(**{name: value for name, value in given.items() if name in names})
 
 
 def show(rows: list[dict[str, Any]], given: dict[str, Any]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -56,7 +58,12 @@ def measure(context: RankContext, asked: dict[str, Any]) -> Iterator[dict[str, A
         session = open_session(context, inputs, events, Progress())
     metered = Metered(session.work)
     steps = range(1, repeats + 2)
-    walked = list(walk(plan, context.control, metered, context.recorder, steps))
+    walked: list[StepRecord] = []
+    busy = [time.process_time()]
+    for record in walk(plan, context.control, metered, context.recorder, steps):
+        walked.append(record)
+        busy.append(time.process_time())
+    everyones = context.control.gather(busy, what="seconds on the cores")
     peaks = context.control.gather(metered.peaks, what="peaks of memory")
     common = _layouts(plan) | provenance(context, asked)
     warm = walked[1:]
@@ -68,8 +75,19 @@ def measure(context: RankContext, asked: dict[str, Any]) -> Iterator[dict[str, A
             "peak_bytes": max(one.get(phase.name, 0) for one in peaks),
             "planned_peak_bytes": phase.peak_bytes,
         }
-    yield common | _whole(plan, warm, walked)
+    yield common | _whole(plan, warm, walked) | {"cpu_ms": _on_cores(everyones)}
     session.engines.close()
+
+
+def _on_cores(busy: list[list[float]]) -> float:
+    """Milliseconds of a warm step on the cores, all ranks together, median.
+
+    busy: of each rank, its seconds on any core up to the start and up to the end of each step.
+    """
+    each = [[after - before for before, after in pairwise(one)] for one in busy]
+    steps = [sum(ranks) for ranks in zip(*each, strict=True)]
+    median: float = statistics.median(steps[1:])
+    return round(MILLI * median, 4)
 
 
 def _whole(plan: Plan, warm: list[StepRecord], walked: list[StepRecord]) -> dict[str, Any]:
@@ -82,6 +100,7 @@ def _whole(plan: Plan, warm: list[StepRecord], walked: list[StepRecord]) -> dict
         **_milliseconds(seconds),
         "planned_ms": round(MILLI * sum(phase.seconds for phase in plan.phases), 4),
         "idle_fraction": round(1 - sum(inside) / sum(seconds), 5),
+        "padding_share": round(walked[-1].metrics.get("actor/padding_share", 0.0), 5),
         "tokens_per_second_per_rank": round(tokens / median / plan.world_size, 2),
         "walk": [{n: round(one.metrics.get(n, 0.0), 4) for n in COMPARED} for one in walked],
     }

@@ -52,6 +52,19 @@ def test_step_measures_each_phase_beside_its_plan_and_walks_alike_on_every_layou
 
 @pytest.mark.slow
 @pytest.mark.engines
+def test_steps_are_measured_beside_trls_on_the_same_inputs(tmp_path):
+    *phases, ours, theirs = bench(tmp_path, "step", "--baseline", "trl", "--repeats", "1")
+    assert (ours["baseline"], theirs["method"]) == ("trl", "trl")
+    assert ours["baseline_ms"] == theirs["ms"] > 0
+    assert ours["times_faster"] == pytest.approx(theirs["ms"] / ours["ms"], abs=1e-3)
+    assert min(ours["cpu_ms"], theirs["cpu_ms"], theirs["mean_response"]) > 0
+    assert theirs["sequences"] == ours["sequences"]
+    assert theirs["versions"]["trl"].startswith("1.16")
+    assert not any("baseline_ms" in one for one in phases)
+
+
+@pytest.mark.slow
+@pytest.mark.engines
 def test_train_and_rollout_are_measured_beside_their_libraries(tmp_path):
     rows = bench(tmp_path, "train", "--ranks", "2", "--train", "tp=2")
     assert [row["what"] for row in rows] == ["update", "score", "bare update"]
