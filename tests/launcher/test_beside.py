@@ -1,0 +1,24 @@
+"""A row of ours beside TRL's."""
+
+from launcher.beside import beside
+
+OURS = {"bench": "step", "model": "toy", "parameters": 7, "sequences": 8, "command": "rlplan"}
+LENGTHS = {"prompt_tokens": 8, "response_tokens": 4}
+
+
+def test_the_row_of_the_step_says_how_much_longer_trl_takes():
+    phase = {**OURS, "phase": "gen", "ms": 5.0}
+    step = {**OURS, **LENGTHS, "phase": "step", "ms": 10.0, "cpu_ms": 20.0}
+    versions = {"trl": "1.16.0"}
+    theirs = {
+        "ms": [29, 30, 40],
+        "cpu_ms": [50, 60, 70],
+        "response_tokens": 3,
+        "versions": versions,
+    }
+    first, ours, other = beside([phase, step], theirs)
+    assert first == phase
+    assert (ours["ms"], ours["baseline_ms"], ours["times_faster"]) == (10.0, 30, 3.0)
+    assert (ours["baseline_cpu_ms"], ours["times_less_cpu"]) == (60, 3.0)
+    assert (other["method"], other["ms"], other["ms_min"], other["ms_max"]) == ("trl", 30, 29, 40)
+    assert (other["sequences"], other["mean_response"], other["versions"]) == (8, 3, versions)
