@@ -176,7 +176,7 @@ def load_state(
 
 
 def load_model(folder: Path, chunks: Sequence[CausalModel], groups: MegatronGroups) -> None:
-    """Read the model alone of what `save_state` wrote, under any layout; UserError as above."""
+    """Read the model alone of what `begin_save` began, under any layout; UserError as above."""
     _fill(chunks, _read(folder, _model_state(chunks, _metadata(groups))))
 
 
