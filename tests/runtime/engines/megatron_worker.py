@@ -55,7 +55,8 @@ def _scores(trained: Any, reference: Any, shard: Any) -> dict[str, Any]:
         parts = [torch.empty_like(logits) for _ in range(trained.groups.layout.tp)]
         dist.all_gather(parts, logits.contiguous(), group=trained.groups.collection.tp)
         whole = torch.cat(parts, -1)[: len(micro.rows), :, : world.VOCABULARY]
-        apart.append(world.largest(whole - expected[micro.rows, : whole.shape[1]]))
+        if len(micro.rows):
+            apart.append(world.largest(whole - expected[micro.rows, : whole.shape[1]]))
     return {
         "scored": True,
         "logits": max(apart),

@@ -242,7 +242,7 @@ def test_bf16_learns_like_fp32(worlds):
     assert result["bf16"] == sorted(result["bf16"], reverse=True)
     assert result["fp32"][-1] < 0.9 * result["fp32"][0]
     # a bf16 number has 8 bits: 0.4 %
-    assert result["bf16"] == pytest.approx(result["fp32"], rel=0.01)
+    assert result["bf16"] == pytest.approx(result["fp32"], rel=0.02)
 
 
 @pytest.mark.engines
