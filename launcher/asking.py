@@ -44,10 +44,10 @@ calibration_option = click.option(
 )
 space_option = click.option(
     "--space",
-    type=click.Choice(["runnable", "full"]),
+    type=click.Choice(["runnable", "grouped", "full"]),
     default="runnable",
     show_default=True,
-    help="Plans that the engines here run, or all that the models know.",
+    help="Plans that run here on one pool of ranks, or on several, or all that the models know.",
 )
 
 

@@ -27,12 +27,12 @@ class Feature(StrEnum):
 
 
 UNSUPPORTED = {
-    Feature.POOLS: "every rank walks every phase; nothing moves weights between two pools",
-    Feature.LAYOUTS: "the rows of a batch are cut once, for all roles but the rollout",
     Feature.CONTEXT: "Megatron-core's ring of attention is Transformer Engine's, which is not used",
     Feature.EXPERT: "the switch has no boxes for expert weights",
     Feature.SLEEP: "weights shared by both engines cannot be unmapped by one",
 }
+# What runs, but is searched only where a job asks for it: by a pool's name, a lag, groups of nodes.
+ON_REQUEST = frozenset({Feature.POOLS, Feature.LAYOUTS})
 # Of context parallelism and of virtual stages; published runs have no others.
 CONTEXT_DEGREES = (1, 2, 4, 8)
 VIRTUAL_DEGREES = (1, 2, 4)
@@ -52,11 +52,9 @@ class Space:
 
 
 FULL = Space(name="full")
-RUNNABLE = Space(name="runnable", without=frozenset(UNSUPPORTED))
-# On groups of nodes every group has a pool of its own, and the pools their layouts.
-GROUPED = Space(
-    name="grouped", without=RUNNABLE.without - frozenset({Feature.POOLS, Feature.LAYOUTS})
-)
+RUNNABLE = Space(name="runnable", without=ON_REQUEST | frozenset(UNSUPPORTED))
+# Roles may have pools of their own, and the pools their layouts.
+GROUPED = Space(name="grouped", without=frozenset(UNSUPPORTED))
 SPACES = {space.name: space for space in (RUNNABLE, GROUPED, FULL)}
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 from plans.adapters import adapter_parameters
-from plans.dataflow import seconds_of_step
+from plans.dataflow import SWITCHING, pool_seconds, seconds_of_step, stages_of
 from plans.estimate import Estimate, Interval
 from plans.lora import MODULES
+from plans.plan import Plan
 from plans.reports.rows import ends, word
 from plans.reports.words import SEPARATOR, change, gib, number, plural, short_count
 from plans.search.result import Ranked, Search
@@ -97,6 +98,18 @@ def totals(estimate: Estimate) -> Facts:
     cost = f"{number(hours.expected)} {estimate.hardware.device}-hours {ends(hours)}"
     yield "cost", SEPARATOR.join((cost, *_shares(estimate), *_dollars(estimate), jobs))
     yield "outside", outside(estimate)
+    if plan.split:
+        yield "pools", SEPARATOR.join(_waits(plan))
+
+
+def _waits(plan: Plan) -> Iterator[str]:
+    """Of each pool the share of a step in which its ranks wait for the others."""
+    every = [stage for stages in stages_of(plan.job) for stage in stages]
+    busy, switch = (pool_seconds(plan.phases, some) for some in (every, SWITCHING))
+    for pool in plan.pools:
+        works = busy.get(pool.name, 0.0) + sum(switch.values())
+        idle = max(0.0, 1 - works / plan.step_seconds)
+        yield f"{pool.name} on {plural(pool.rank_count, 'rank')}, idle {idle:.0%} of a step"
 
 
 def outside(estimate: Estimate) -> str:
@@ -115,7 +128,8 @@ def reasons(estimate: Estimate) -> Facts:
     if runner_up := next(others, None):
         yield "next best", _against(found, runner_up)
     for feature in features_of(found.best.candidate):
-        yield "not run yet", f"{feature}: {UNSUPPORTED[feature]}"
+        if feature in UNSUPPORTED:
+            yield "not run yet", f"{feature}: {UNSUPPORTED[feature]}"
 
 
 def _against(found: Search, other: Ranked) -> str:

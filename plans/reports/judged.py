@@ -98,7 +98,8 @@ def _sentences(found: Search, judged: Judgement) -> Iterator[tuple[str, str]]:
     if judged.runnable:
         yield "runnable", _runnable_text(found, judged.runnable)
         for feature in _needs(found, judged.runnable):
-            yield "it needs", f"{feature}: {UNSUPPORTED[feature]}"
+            reason = UNSUPPORTED.get(feature, "not searched unless the job names a pool")
+            yield "it needs", f"{feature}: {reason}"
 
 
 def _baseline_text(found: Search, baseline: Baseline) -> str:
