@@ -92,11 +92,11 @@ def fit_stack(
     almost the same rows: the search begins at its constants, with small steps.
     """
     devices = sorted({row["hardware"] for row in rows})
-    knobs = [_knob(name, "any", start, tolerance) for name, tolerance in common.items()]
+    knobs = [knob_of(name, "any", start, tolerance) for name, tolerance in common.items()]
     parents = {knob.name: knob for knob in knobs}
     for name, tolerance in by_device.items():
         for device in devices:
-            knob = _knob(name, device, start, tolerance)
+            knob = knob_of(name, device, start, tolerance)
             knob.parent = parents.get(name)
             knobs.append(knob)
 
@@ -108,15 +108,15 @@ def fit_stack(
     known = _readable(model, rows)
 
     def losses(device: str) -> dict[str, float]:
-        model.adopt(_filled(start, knobs))
+        model.adopt(filled(start, knobs))
         chosen = [each for each in known if device in ("any", each.device.name)]
         return {each.row.id: _row_loss(model, each) for each in chosen}
 
-    _descend(knobs, losses, NEAR_STEP if near else FIRST_STEP)
-    return _filled(start, knobs)
+    descend(knobs, losses, NEAR_STEP if near else FIRST_STEP)
+    return filled(start, knobs)
 
 
-def _filled(start: Calibration, knobs: list[Knob]) -> Calibration:
+def filled(start: Calibration, knobs: list[Knob]) -> Calibration:
     """The calibration with the present values of the knobs."""
     parts: dict[str, dict[str, Constants]] = {
         name: {key: dict(value) for key, value in getattr(start, name).items()} for name in DEFAULTS
@@ -130,7 +130,7 @@ def _filled(start: Calibration, knobs: list[Knob]) -> Calibration:
 Losses = Callable[[str], dict[str, float]]
 
 
-def _descend(knobs: list[Knob], losses: Losses, first_step: float) -> None:
+def descend(knobs: list[Knob], losses: Losses, first_step: float) -> None:
     """Pattern search; a constant of a device is judged on the rows of that device alone."""
     steps = {id(knob): first_step for knob in knobs}
     known = losses("any")
@@ -162,11 +162,17 @@ def _readable(model: Model, rows: list[Row]) -> list[Read]:
 
 
 def _row_loss(model: Model, read: Read) -> float:
-    off = abs(log(model.value(read) / read.row.measured)) / ERROR_UNIT
+    return loss_of(log(model.value(read) / read.row.measured) / ERROR_UNIT)
+
+
+def loss_of(error: float) -> float:
+    """The square of an error in its unit, large ones counted linearly."""
+    off = abs(error)
     return off**2 if off < LINEAR_FROM else LINEAR_FROM * (2 * off - LINEAR_FROM)
 
 
-def _knob(name: str, device: str, start: Calibration, tolerance: float) -> Knob:
+def knob_of(name: str, device: str, start: Calibration, tolerance: float) -> Knob:
+    """A constant at what `start` has for the device, else for any, else the default."""
     part, constant = name.split(".")
     table: dict[str, Constants] = getattr(start, part)
     prior = float(getattr(DEFAULTS[part], constant))

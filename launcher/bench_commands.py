@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from launcher.planning import json_option, write
-from plans.source import UserError
+from plans.source import UserError, read_json
 from plans.units import MIB
 
 if TYPE_CHECKING:
@@ -102,18 +102,23 @@ def batch_options(command: Command) -> Command:
 @click.command()
 @setting_options
 @click.option("--calibration", type=click.Path(path_type=Path), help="Write rates for estimates.")
-def micro(calibration: Path | None, **given: Any) -> None:
-    """Measure the device and its links: products of the model's shapes, copies, collectives.
+@click.option("--engines/--no-engines", default=True, help="Measure what the engines add, too.")
+def micro(calibration: Path | None, engines: bool, **given: Any) -> None:
+    """Measure the device and its links: products of the model's shapes, copies, collectives;
+    then layers of the model in both engines, which a calibration is fitted to.
 
     \b
     Example:
       rlplan bench micro --model examples/qwen2.5-7b --hardware h200-sxm --calibration micro.yaml
     """
-    rows = measured_rows("micro", given)
+    if calibration and not engines:
+        raise UserError("a calibration is fitted to the engines: leave out --no-engines")
+    rows = measured_rows("micro", given, engines=engines)
     if calibration:
         from launcher.calibrating import write_calibration
 
-        write_calibration(calibration, rows, given["hardware"])
+        config = read_json(given["model"] / "config.json")
+        write_calibration(calibration, rows, given["hardware"], config)
     show(rows, given)
 
 
@@ -181,6 +186,7 @@ def reshard(baseline: str, buckets: Sequence[int], **given: Any) -> None:
     show_default=True,
     help="TRL's GRPOTrainer before it, on the same inputs and cores (a CPU's alone).",
 )
+@click.option("--sleep/--no-sleep", default=None, help="Of the cache; default: as planned.")
 def step(baseline: str, **given: Any) -> None:
     """Measure whole RL steps, phase by phase, with the plan's figures beside them.
 

@@ -1,93 +1,70 @@
-"""From measured operations to a calibration file, in the form of plans/times/calibration."""
+"""From measured engines to a calibration file, in the form of plans/times/calibration."""
 
 from __future__ import annotations
 
 import json
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from launcher.fitting import fitted
 from plans.hardware import HardwareSpec, read_hardware
 from plans.source import UserError
+from plans.times.calibration import Calibration
 from runtime.files import write_file
 
-MICRO = 1e6
-MILLI = 1e-3
-# Products of at least this many rows are bound by arithmetic, and of at most this many by memory.
-MANY_ROWS, FEW_ROWS = 1024, 32
-SMALL_BYTES = 64 * 1024
+ENGINES = ("generate", "update", "score")
+DIGITS = 4
 
 
-def write_calibration(path: Path, rows: Sequence[dict[str, Any]], hardware_name: str) -> None:
-    """Write what `rlplan bench micro` measured as rates of a stack; UserError when it cannot."""
-    text = calibration_text(path.stem, rows, read_hardware(hardware_name))
+def write_calibration(
+    path: Path, rows: Sequence[Mapping[str, Any]], hardware_name: str, config: Mapping[str, Any]
+) -> None:
+    """Write what `rlplan bench micro` measured as constants of its machine.
+
+    `config` is that of the model, and the engines' rows are among the measured. UserError when
+    the file cannot be written.
+    """
+    text = calibration_text(rows, read_hardware(hardware_name), config)
     try:
         write_file(path, text.encode())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
 
 
-def calibration_text(stack: str, rows: Sequence[dict[str, Any]], hardware: HardwareSpec) -> str:
-    """A calibration of level micro: shares of the datasheet's rates, and latencies.
+def calibration_text(
+    rows: Sequence[Mapping[str, Any]], hardware: HardwareSpec, config: Mapping[str, Any]
+) -> str:
+    """A calibration of level micro, which holds for both engines on one kind of device."""
+    engines = [row for row in rows if row["what"] in ENGINES]
+    first = engines[0]
+    found = fitted(engines, hardware, config, str(first["precision"]))
+    versions = first["versions"]
+    used = " ".join(f"{name} {versions[name]}" for name in ("torch", "vllm", "megatron-core"))
+    title = f"{first['model']} on {first['ranks']} x {first['device']}, {used}"
+    return _text(found, title, first["command"].replace("\n", " "))
 
-    gemm_share is the median over large products of the model's shapes, memory_share that of a
-    copy on the device; links are those between the ranks that took part.
-    """
-    precision = str(rows[0]["precision"])
-    rates = {
-        "gemm_share": _median(
-            row["flops_per_second"] / hardware.flops_per_second(precision)
-            for row in rows
-            if row["what"] == "product" and row["name"] != "square" and row["m"] >= MANY_ROWS
-        ),
-        "memory_share": _median(
-            row["bytes_per_second"] / hardware.chip.memory_bytes_per_second
-            for row in rows
-            if row["what"] == "copy on the device"
-        ),
-        "link_share": _median(_link_shares(rows, hardware)),
-        "link_us": _median(
-            row["ms"] * MILLI * MICRO
-            for row in rows
-            if "ranks_together" in row and row["bytes"] <= SMALL_BYTES
-        ),
-    }
-    decode = {
-        "memory_share": _median(
-            row["bytes_per_second"] / hardware.chip.memory_bytes_per_second
-            for row in rows
-            if row["what"] == "product" and row["name"] == "gate_up" and row["m"] <= FEW_ROWS
-        )
-    }
-    device = f"{rows[0]['device']}, {rows[0]['ranks']} ranks, torch {rows[0]['versions']['torch']}"
-    command = rows[0]["command"].replace("\n", " ")
+
+def _text(found: Calibration, title: str, command: str) -> str:
     lines = [
-        "# Written by `rlplan bench micro`; rates of operations by themselves, not of a stack.",
-        f"stack: {json.dumps(stack)}",
-        f"title: {json.dumps(f'operations measured on {device}')}",
+        "# Written by `rlplan bench micro`: fitted to both engines on layers of one model.",
+        f"stack: {found.stack}",
+        f"title: {json.dumps(title)}",
         f"provenance: {json.dumps(command)}",
-        "level: micro",
-        *_section("train", rates),
-        *_section("generate", {**rates, **{k: v for k, v in decode.items() if v is not None}}),
+        f"level: {found.level}",
     ]
+    for part in ("train", "generate", "step"):
+        lines.append(f"{part}:")
+        for device, constants in getattr(found, part).items():
+            lines.append(f"  {json.dumps(device)}:")
+            lines += [f"    {name}: {_number(value)}" for name, value in constants.items()]
+    lines.append("spread:")
+    for name, spread in found.spread.items():
+        values = ", ".join(f"{key}: {_number(value)}" for key, value in asdict(spread).items())
+        lines.append(f"  {json.dumps(name)}: {{{values}}}")
     return "\n".join(lines) + "\n"
 
 
-def _link_shares(rows: Sequence[dict[str, Any]], hardware: HardwareSpec) -> list[float]:
-    largest = max((row["bytes"] for row in rows if "ranks_together" in row), default=0)
-    return [
-        row["bytes_per_second"] / hardware.chip.link_bytes_per_second(row["ranks_together"])
-        for row in rows
-        if "ranks_together" in row and row["bytes"] == largest
-    ]
-
-
-def _median(values: Iterable[float]) -> float | None:
-    found = list(values)
-    return statistics.median(found) if found else None
-
-
-def _section(kind: str, rates: dict[str, float | None]) -> list[str]:
-    known = [f"    {name}: {rate:.4g}" for name, rate in rates.items() if rate is not None]
-    return [f"{kind}:", "  any:", *known]
+def _number(value: float) -> str:
+    return f"{value:.{DIGITS}g}"

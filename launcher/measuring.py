@@ -15,13 +15,18 @@ from launcher.folder import run_path
 from launcher.task import do_task
 from plans.hardware import read_hardware
 from plans.load import make_plan
-from plans.source import UserError
+from plans.model import from_config
+from plans.source import UserError, read_json
 from plans.values import frozen
 from runtime.files import write_file
 
 PROGRAM = ("-m", "runtime.measure.rank")
 DIGITS = 10
 ROWS = 64
+# Of a device's memory, what an engine's weights (and their optimizer) may fill in a probe.
+WEIGHT_SHARE = 0.6
+# Bytes a parameter at most: fp32 in a rollout; bf16, gradients and Adam with a master copy.
+ROLLOUT_BYTES, TRAIN_BYTES = 4, 18
 # Half the digits are even: rewards differ from sample to sample, whatever the model knows.
 REWARD = """
 def share(prompt, response, answer):
@@ -62,6 +67,7 @@ class Setting:
     response_tokens: int
     micro_batch: int | None = None
     precision: str | None = None
+    sleep: bool | None = None
 
     def job(self) -> dict[str, Any]:
         """The job file of this setting; it never learns anything."""
@@ -69,6 +75,8 @@ class Setting:
         if self.micro_batch:
             batch["micro_samples"] = self.micro_batch
         precision = {"precision": self.precision} if self.precision else {}
+        sleep = {} if self.sleep is None else {"sleep": self.sleep}
+        cut = {"actor_train": {**self.train}, "actor_rollout": {**self.rollout, **sleep}}
         return precision | {
             "name": "bench",
             "model": {"path": "model", "weights": "random"},
@@ -80,11 +88,7 @@ class Setting:
             "steps": 1,
             "optimizer": {"lr": 1e-6},
             "cluster": {"hardware": self.hardware, "nodes": 1, "ranks": self.ranks},
-            "roles": {
-                role: dict(degrees)
-                for role, degrees in (("actor_train", self.train), ("actor_rollout", self.rollout))
-                if degrees
-            },
+            "roles": {role: given for role, given in cut.items() if given},
         }
 
 
@@ -97,6 +101,8 @@ def measured(bench: str, setting: Setting, **asked: Any) -> list[dict[str, Any]]
     read_hardware(setting.hardware)
     folder = Path(tempfile.mkdtemp(prefix="rlplan-bench-"))
     write_inputs(folder, setting, engines=bench != "micro")
+    if asked.get("engines"):
+        write_probed(folder, setting)
     path = folder / "job.yaml"
     write_file(path, json.dumps(setting.job(), indent=1).encode())
     try:
@@ -139,6 +145,24 @@ def write_inputs(folder: Path, setting: Setting, *, engines: bool = True) -> Non
     text = "".join(json.dumps(row) + "\n" for row in rows)
     write_file(folder / "train.jsonl", text.encode())
     write_file(folder / "even.py", REWARD.encode())
+
+
+def write_probed(folder: Path, setting: Setting) -> None:
+    """The model's shape with as many layers as each engine has room for beside its work."""
+    config = read_json(setting.model / "config.json")
+    hardware = read_hardware(setting.hardware)
+    room = WEIGHT_SHARE * hardware.memory_bytes
+    for name, width in (("generating", ROLLOUT_BYTES), ("learning", TRAIN_BYTES)):
+        layers = int(config["num_hidden_layers"])
+        while layers > 1 and width * _parameters(config, layers) > room:
+            layers -= 1
+        (folder / name).mkdir()
+        fewer = json.dumps({**config, "num_hidden_layers": layers}).encode()
+        write_file(folder / name / "config.json", fewer)
+
+
+def _parameters(config: Mapping[str, Any], layers: int) -> int:
+    return from_config({**config, "num_hidden_layers": layers}, "config.json").parameter_count
 
 
 def _tokenizer() -> dict[str, Any]:

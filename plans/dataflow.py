@@ -192,7 +192,7 @@ def unrunnable(job: JobSpec) -> list[str]:
     }
     return [
         *(name for name, present in found.items() if present),
-        *_fixed(job, ("cp", "ep", "sleep")),
+        *_fixed(job, ("cp", "ep")),
     ]
 
 

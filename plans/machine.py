@@ -7,7 +7,13 @@ from math import hypot
 
 from plans.hardware import HardwareSpec
 from plans.source import PlanError
-from plans.times.calibration import STRANGE, Calibration, read_calibration
+from plans.times.calibration import (
+    STRANGE,
+    Calibration,
+    Level,
+    measured_over,
+    read_calibration,
+)
 from plans.times.device import Device
 from plans.times.ops import Ops
 from plans.times.rates import GenerateRates, StepRates, TrainRates
@@ -15,6 +21,8 @@ from plans.values import frozen
 
 # Calibrations of runs of this project's own loop are called after it.
 OWN = "rlplan"
+# What a machine was measured to do, engines included: the file of `rlplan bench micro`.
+MEASURED = "rlplan-machine"
 LEVELS = ("datasheet", "published", "micro", "trace")
 
 
@@ -94,7 +102,13 @@ def machine_of(hardware: HardwareSpec, precision: str, slowdown: float = 1.0) ->
 
 
 def _calibration(hardware: HardwareSpec, stack: str) -> Calibration:
-    """The user's own of that stack, else the shipped one."""
-    if hardware.own and hardware.own.stack == stack:
-        return hardware.own
-    return read_calibration(stack, "datasheet" if hardware.level == "datasheet" else "published")
+    """The user's own of that stack, else the shipped one.
+
+    One that `rlplan bench micro` wrote holds for every stack of the machine it was made on.
+    """
+    own = hardware.own
+    if own and own.stack == stack:
+        return own
+    level: Level = "datasheet" if hardware.level == "datasheet" else "published"
+    shipped = read_calibration(stack, level)
+    return measured_over(own, shipped) if own and own.stack == MEASURED else shipped

@@ -29,7 +29,6 @@ class Feature(StrEnum):
 UNSUPPORTED = {
     Feature.CONTEXT: "Megatron-core's ring of attention is Transformer Engine's, which is not used",
     Feature.EXPERT: "the switch has no boxes for expert weights",
-    Feature.SLEEP: "weights shared by both engines cannot be unmapped by one",
 }
 # What runs, but is searched only where a job asks for it: by a pool's name, a lag, groups of nodes.
 ON_REQUEST = frozenset({Feature.POOLS, Feature.LAYOUTS})

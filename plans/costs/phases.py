@@ -112,9 +112,7 @@ def _repeats(workload: Workload, phase: Phase) -> float:
 
 
 def _wake(workload: Workload, phase: Phase, settings: RolloutSettings) -> float:
-    return wake_seconds(workload, settings.kv_cache_bytes) if _wakes(phase, settings) else 0.0
-
-
-def _wakes(phase: Phase, settings: RolloutSettings) -> bool:
-    """The cache is mapped back once, before the first tokens of a step."""
-    return settings.sleep and phase.name == "gen"
+    """A cache that sleeps between batches is mapped for each of them."""
+    if not settings.sleep:
+        return 0.0
+    return wake_seconds(workload, settings.kv_cache_bytes) * phase.passes

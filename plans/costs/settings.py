@@ -10,6 +10,7 @@ from plans.costs.work import packs
 from plans.dataflow import Role
 from plans.layout import ParallelLayout
 from plans.placement import RolloutSettings, TrainSettings
+from plans.source import PlanError
 from plans.space import Feature, Space
 from plans.stages import uneven_stages
 from plans.units import GIB, MIB
@@ -86,10 +87,13 @@ def _waves(rows: int) -> list[int]:
 
 def _sleeps(workload: Workload, space: Space) -> tuple[bool, ...]:
     fixed = workload.job.roles.actor_rollout.sleep
+    able = workload.hardware.wake_ms_per_gb > 0
+    if fixed and not able:
+        text = f"vLLM on {workload.hardware.name} cannot give its cache back; leave sleep out"
+        raise PlanError(text, at=("roles", "actor_rollout", "sleep"))
     if fixed is not None:
         return (fixed,)
-    able = space.allows(Feature.SLEEP) and workload.hardware.wake_ms_per_gb > 0
-    return (False, True) if able else (False,)
+    return (False, True) if able and space.allows(Feature.SLEEP) else (False,)
 
 
 def _micro_batches(workload: Workload, role: Role, layout: ParallelLayout) -> list[tuple[int, int]]:

@@ -146,8 +146,8 @@ def execution(
     """The same for the memory tree.
 
     Adam's two fp32 moments, and the fp32 master copy when weights are bf16: 8 or 12 bytes a
-    parameter (Megatron-core, theoretical_memory_usage.py); logits once as computed and once in
-    fp32 for the softmax.
+    parameter (Megatron-core, theoretical_memory_usage.py); the logits and their gradient as
+    computed, in fp32 only a few rows at a time (runtime/engines/megatron_logprob.py).
     """
     micro_batch, rounds = rounds_of(layout, settings, sequences)
     width = workload.element_bytes
@@ -171,7 +171,7 @@ def execution(
         weight_bytes=width,
         gradient_bytes=4,
         state_bytes=8 if width == 4 else 12,
-        logit_bytes=4 + width,
+        logit_bytes=2 * width,
         flash=_fused(workload),
     )
 

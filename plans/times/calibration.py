@@ -133,6 +133,18 @@ def chosen_calibration(level: Level | None, path: Path | None) -> tuple[Level, C
     return own.level, own
 
 
+def measured_over(own: Calibration, shipped: Calibration) -> Calibration:
+    """A machine's own measurements of both engines, and for the rest a stack's constants."""
+    return replace(
+        own,
+        train=_merged(shipped.train, own.train),
+        generate=_merged(shipped.generate, own.generate),
+        step=_merged(shipped.step, own.step),
+        spread={**shipped.spread, **own.spread},
+        anchors=shipped.anchors,
+    )
+
+
 def read_calibration_file(path: Path) -> Calibration:
     """A calibration from a file in the form of `calibration/`; SpecError for unknown keys.
 

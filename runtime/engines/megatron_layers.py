@@ -37,9 +37,8 @@ def block(layer_count: int, config: TransformerConfig) -> TransformerBlockSubmod
     """The layers of one pipeline stage and the norm after the last.
 
     Norms are Transformer Engine's where `fused`. The linear layers are Megatron's own, so
-    parameters and checkpoints are the same with and without it. Attention is torch's: with
-    Transformer Engine 2.11's a toy run's first gradient norm was 17 % off that in float32,
-    without it 0.2 %. Its kernel by itself agrees with float32, so the cause is not known.
+    parameters and checkpoints are the same with and without it. Attention is torch's
+    (docs/decisions/0010-attention-is-torch-s.md).
     """
     norm = TENorm if fused(config) else RMSNorm
     return TransformerBlockSubmodules(

@@ -15,7 +15,7 @@ from plans.lora import LoraSpec
 from plans.model import ModelSpec
 from plans.placement import RolloutSettings
 from runtime.batch import Completion, Request
-from runtime.engines import vllm_lora, vllm_plugin
+from runtime.engines import vllm_cache, vllm_lora, vllm_plugin
 
 
 class VLLMEngine:
@@ -65,6 +65,13 @@ class VLLMEngine:
             **added,
         )
         self._parameters = vllm_plugin.parameters_of(self._core)
+        if settings.sleep:
+            vllm_cache.give_cache_back()
+
+    @property
+    def given_back_bytes(self) -> int:
+        """Of the memory that torch counts as this engine's, what others have between batches."""
+        return self._settings.kv_cache_bytes if self._settings.sleep else 0
 
     def parameters(self) -> Mapping[str, Tensor]:
         return self._parameters
@@ -78,11 +85,23 @@ class VLLMEngine:
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Completions in the order of the requests, the same for any batch, order and layout.
 
+        Where the plan says so, the cache has memory for as long as this lasts.
+
         Log-probs are those of the distribution sampled from, temperature included; at
         temperature 0 (greedy) those at temperature 1.
         """
         for request in requests:
             self._check(request)
+        if not self._settings.sleep:
+            return self._generated(requests)
+        # what was cached is lost with its memory
+        self.weights_changed()
+        vllm_cache.take_cache()
+        found = self._generated(requests)
+        vllm_cache.give_cache_back()
+        return found
+
+    def _generated(self, requests: Sequence[Request]) -> list[Completion]:
         tokens: list[list[int]] = [[] for _ in requests]
         log_probs: list[list[float]] = [[] for _ in requests]
         # vLLM draws from the default generator too, which training must not notice.

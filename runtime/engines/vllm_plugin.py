@@ -23,6 +23,7 @@ from plans.layout import ParallelLayout
 from plans.placement import RolloutSettings
 from plans.values import frozen
 from runtime.batch import Request
+from runtime.engines.vllm_cache import cache_apart
 from runtime.engines.vllm_loader import loader_class
 
 LOAD_FORMAT = "rlplan"
@@ -83,7 +84,8 @@ def start_core(
         register_model_loader(LOAD_FORMAT)(loader_class(aliases, prepare))
         executor = _executor_class(rank, _device_index(local_rank), shared_memory_name)
         config = _config(folder, layout, settings, precision, different or {})
-        core = EngineCore(config, executor, log_stats=False)
+        with cache_apart(settings):
+            core = EngineCore(config, executor, log_stats=False)
     _forget_shared_memory_name()
     return core
 

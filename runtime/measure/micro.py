@@ -1,4 +1,4 @@
-"""The device and its links by themselves: products, copies, transfers, collectives, launches."""
+"""The device and its links by themselves, and then in the engines: what a calibration needs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from plans.units import GIB, KIB, MIB
 from runtime.context import RankContext
 from runtime.measure.clock import Timing, timed
 from runtime.measure.machine import provenance
+from runtime.measure.probe import probes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Rows of a product: a micro-batch of training or prefill, and batches of decoding.
@@ -39,6 +40,7 @@ def measure(context: RankContext, asked: dict[str, Any]) -> Iterator[dict[str, A
         _copies(device, kind, repeats),
         _launches(device, repeats),
         _collectives(device, kind, repeats) if dist.get_world_size() > 1 else (),
+        probes(context, repeats) if asked["engines"] else (),
     ):
         for row in found:
             yield row | common

@@ -38,7 +38,7 @@ def measure(context: RankContext, asked: dict[str, Any]) -> Iterator[dict[str, A
     link = pair_bytes_per_second(context, repeats)
     common = _switch_facts(plan) | {"link_bytes_per_second": link} | provenance(context, asked)
     loaded = _load(engines, plan, asked, repeats)
-    bound = max(_bound_bytes(plan, rank) for rank in range(plan.world_size))
+    bound = bound_bytes(plan)
     limit = {"limit_ms": round(MILLI * bound / link, 4) if link and bound else 0.0}
     for bucket in [None, *asked["buckets"]]:
         row = _row(plan, context.rank, bucket)
@@ -68,9 +68,11 @@ def _schedule(plan: Plan, bucket: int | None) -> ReshardSchedule:
     )
 
 
-def _bound_bytes(plan: Plan, rank: int) -> int:
+def bound_bytes(plan: Plan) -> int:
+    """The least that the rank which must receive most receives."""
     schedule = _schedule(plan, None)
-    return lower_bound_bytes(schedule, schedule.standing(rank))
+    standings = (schedule.standing(rank) for rank in range(plan.world_size))
+    return max(lower_bound_bytes(schedule, standing) for standing in standings)
 
 
 def _load(engines: Engines, plan: Plan, asked: dict[str, Any], repeats: int) -> dict[str, Any]:
@@ -102,8 +104,11 @@ def _run(engines: Engines, row: Row, loaded: dict[str, Any], repeats: int) -> di
     executor.verify()
     now = engines.rollout.parameters()
     equal = all(torch.equal(now[name], tensor) for name, tensor in loaded["left"].items())
+    held = held_bytes()
     timing = timed(executor.run, repeats)
     return timing.milliseconds() | {
+        "repeats": repeats,
+        "grown_bytes": held_bytes() - held,
         "bytes": moved.received_bytes,
         "local_bytes": moved.local_bytes,
         "alias_bytes": sum(now[name].nbytes for name, _ in row.aliases),

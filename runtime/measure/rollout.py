@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from typing import Any
 
 from plans.dataflow import Role
-from plans.plan import Plan
-from runtime.batch import Request
 from runtime.context import RankContext
 from runtime.engines.vllm import VLLMEngine
 from runtime.engines.vllm_bare import BareVLLM
 from runtime.measure.clock import timed
 from runtime.measure.machine import provenance
+from runtime.measure.made_up import random_prompts
 from runtime.policy import initial_weights
 from runtime.run import seat_of
 from runtime.sharing import part
-
-# No token has this number, so every response has its full length.
-NEVER = -1
 
 
 def measure(context: RankContext, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -49,42 +44,25 @@ def measure(context: RankContext, asked: dict[str, Any]) -> Iterator[dict[str, A
             )
             engine.load_weights(initial_weights(plan, context.base / plan.job.model.path).items())
     rows = part(job.batch.sequences, layout.coordinates(context.rank)["dp"], layout.dp)
-    requests = made_up(plan)[rows.slice]
+    batch, tokens = job.batch, job.tokens
+    asked_for = random_prompts(
+        plan.model, job.seed, batch.prompts, tokens.prompt, tokens.response, batch.samples
+    )
+    requests = asked_for[rows.slice]
     timing = timed(lambda: engine.generate(requests), repeats, warm_ups=1)
-    tokens = job.batch.sequences * job.tokens.response
+    made = batch.sequences * tokens.response
     yield {
         "model": job.model.path,
         "parameters": plan.model.parameter_count,
         "rollout": {"tp": layout.tp, "dp": layout.dp},
         "what": "vLLM alone" if asked["bare"] else "engine",
-        "sequences": job.batch.sequences,
-        "prompt_tokens": job.tokens.prompt,
-        "response_tokens": job.tokens.response,
+        "sequences": batch.sequences,
+        "prompt_tokens": tokens.prompt,
+        "response_tokens": tokens.response,
         "concurrency": placement.rollout.concurrency,
         **timing.milliseconds(),
-        "tokens_per_second": round(tokens / timing.median, 1),
-        "tokens_per_second_per_rank": round(tokens / timing.median / plan.world_size, 1),
+        "tokens_per_second": round(made / timing.median, 1),
+        "tokens_per_second_per_rank": round(made / timing.median / plan.world_size, 1),
         **provenance(context, asked),
     }
     engine.close()
-
-
-def made_up(plan: Plan) -> list[Request]:
-    """The requests of one step: samples of prompts of random tokens."""
-    job = plan.job
-    chance = random.Random(job.seed)
-    prompts = [
-        tuple(chance.randrange(plan.model.vocab_size) for _ in range(job.tokens.prompt))
-        for _ in range(job.batch.prompts)
-    ]
-    return [
-        Request(
-            tokens=prompt,
-            max_tokens=job.tokens.response,
-            temperature=1.0,
-            seed=number * job.batch.samples + sample,
-            stop_token=NEVER,
-        )
-        for number, prompt in enumerate(prompts)
-        for sample in range(job.batch.samples)
-    ]

@@ -10,28 +10,35 @@ from typing import Any
 
 import torch
 
+from plans.costs.work import GENERATES
 from plans.dataflow import Role
 from plans.plan import Plan
 from plans.record import StepRecord
 from runtime.context import RankContext
+from runtime.engines.vllm import VLLMEngine
 from runtime.events import EventLog
 from runtime.measure.clock import MILLI
 from runtime.measure.machine import provenance
+from runtime.measure.reshard import bound_bytes
 from runtime.run import open_session, read_inputs
 from runtime.session import Progress
 from runtime.walk import Work, walk
 
 TIMES = "timing_s/"
+RECEIVED = "reshard/received_bytes"
 # The walk of a run that is the same on every layout, and on any device but for rounding.
 CURVES = ("reward/mean", "response_length/mean", "actor/pg_loss", "actor/grad_norm")
 COMPARED = (*CURVES, "actor/rollout_gap")
 
 
 class Metered:
-    """The work of a step, with the most device memory each phase had handed out."""
+    """The work of a step, with the most device memory each phase had handed out.
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    `asleep`: bytes that torch counts but that are unmapped in phases that do not generate.
+    """
+
+    def __init__(self, work: Work, asleep: int) -> None:
+        self._work, self._asleep = work, asleep
         self.peaks: dict[str, int] = {}
 
     def phase(self, name: str, step: int) -> dict[str, float]:
@@ -39,7 +46,8 @@ class Metered:
             torch.cuda.reset_peak_memory_stats()
         measured = self._work.phase(name, step)
         if torch.cuda.is_available():
-            self.peaks[name] = max(self.peaks.get(name, 0), torch.cuda.max_memory_allocated())
+            peak = torch.cuda.max_memory_allocated() - self._asleep * (name not in GENERATES)
+            self.peaks[name] = max(self.peaks.get(name, 0), peak)
         return measured
 
     def again(self, name: str) -> str | None:
@@ -56,7 +64,9 @@ def measure(context: RankContext, asked: dict[str, Any]) -> Iterator[dict[str, A
     with context.outside("start"):
         inputs = read_inputs(context, events)
         session = open_session(context, inputs, events, Progress())
-    metered = Metered(session.work)
+    rollout = session.engines.rollout
+    asleep = rollout.given_back_bytes if isinstance(rollout, VLLMEngine) else 0
+    metered = Metered(session.work, asleep)
     steps = range(1, repeats + 2)
     walked: list[StepRecord] = []
     busy = [time.process_time()]
@@ -65,6 +75,8 @@ def measure(context: RankContext, asked: dict[str, Any]) -> Iterator[dict[str, A
         busy.append(time.process_time())
     everyones = context.control.gather(busy, what="seconds on the cores")
     peaks = context.control.gather(metered.peaks, what="peaks of memory")
+    received = [one.metrics.get(RECEIVED, 0.0) for one in walked]
+    most = context.control.gather(max(received), what="bytes received")
     common = _layouts(plan) | provenance(context, asked)
     warm = walked[1:]
     for phase in plan.phases:
@@ -75,7 +87,9 @@ def measure(context: RankContext, asked: dict[str, Any]) -> Iterator[dict[str, A
             "peak_bytes": max(one.get(phase.name, 0) for one in peaks),
             "planned_peak_bytes": phase.peak_bytes,
         }
-    yield common | _whole(plan, warm, walked) | {"cpu_ms": _on_cores(everyones)}
+    switched = {"received_bytes": max(most)} if plan.has(Role.ACTOR_ROLLOUT) else {}
+    more = switched | {"cpu_ms": _on_cores(everyones)}
+    yield common | _whole(plan, warm, walked) | more
     session.engines.close()
 
 
@@ -99,6 +113,9 @@ def _whole(plan: Plan, warm: list[StepRecord], walked: list[StepRecord]) -> dict
         "phase": "step",
         **_milliseconds(seconds),
         "planned_ms": round(MILLI * sum(phase.seconds for phase in plan.phases), 4),
+        "steps": len(walked),
+        "seconds": [round(one, 5) for one in seconds],
+        "first_seconds": round(walked[0].metrics[TIMES + "step"], 4),
         "idle_fraction": round(1 - sum(inside) / sum(seconds), 5),
         "padding_share": round(walked[-1].metrics.get("actor/padding_share", 0.0), 5),
         "tokens_per_second_per_rank": round(tokens / median / plan.world_size, 2),
@@ -121,6 +138,14 @@ def _layouts(plan: Plan) -> dict[str, Any]:
         "prompt_tokens": job.tokens.prompt,
         "response_tokens": job.tokens.response,
     }
+    if train.train:
+        facts["micro_batch"] = train.train.micro_batch
     if plan.has(Role.ACTOR_ROLLOUT):
-        facts["rollout"] = {"tp": plan.placement(Role.ACTOR_ROLLOUT).layout.tp}
+        rollout = plan.placement(Role.ACTOR_ROLLOUT)
+        assert rollout.rollout is not None
+        facts["rollout"] = {"tp": rollout.layout.tp, "dp": rollout.layout.dp}
+        facts["concurrency"] = rollout.rollout.concurrency
+        facts["kv_cache_bytes"] = rollout.rollout.kv_cache_bytes
+        facts["sleep"] = rollout.rollout.sleep
+        facts["bound_bytes"] = bound_bytes(plan)
     return facts

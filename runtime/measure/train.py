@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from plans.dataflow import Role
 from plans.hardware import read_hardware
@@ -16,6 +15,7 @@ from runtime.context import RankContext
 from runtime.engines.megatron import MegatronEngine, megatron_groups, output_of
 from runtime.measure.clock import timed
 from runtime.measure.machine import provenance
+from runtime.measure.made_up import mean_loss, random_sequences
 from runtime.policy import initial_weights
 
 
@@ -35,7 +35,9 @@ def measure(context: RankContext, asked: dict[str, Any]) -> Iterator[dict[str, A
         )
     layout = placement.layout
     job = plan.job
-    shard = made_up(plan, job.batch.sequences // job.batch.mini_batches // layout.dp)
+    count = job.batch.sequences // job.batch.mini_batches // layout.dp
+    length = job.tokens.prompt + job.tokens.response
+    shard = random_sequences(plan.model, job.seed, count, length)
     common = {
         "model": job.model.path,
         "parameters": plan.model.parameter_count,
@@ -56,23 +58,6 @@ def measure(context: RankContext, asked: dict[str, Any]) -> Iterator[dict[str, A
             torch.cuda.reset_peak_memory_stats()
         timing = timed(work, repeats)
         yield common | {"what": name} | timing.milliseconds() | _rates(plan, common, timing.median)
-
-
-def made_up(plan: Plan, count: int) -> Sequences:
-    """Sequences of full length and random tokens, the same on every rank."""
-    tokens = plan.job.tokens
-    generator = torch.Generator().manual_seed(plan.job.seed)
-    shape = (count, tokens.prompt + tokens.response + 1)
-    return Sequences(
-        tokens=torch.randint(plan.model.vocab_size, shape, generator=generator),
-        prompt_lengths=torch.full((count,), tokens.prompt),
-        lengths=torch.full((count,), shape[1]),
-    )
-
-
-def mean_loss(log_probs: Tensor, _: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    loss = -log_probs.mean()
-    return loss, {"loss": loss}
 
 
 def bare_update(engine: MegatronEngine, shard: Sequences) -> None:

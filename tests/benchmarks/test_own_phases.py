@@ -53,7 +53,7 @@ def planned_ms(folder: Path, row: dict) -> dict[str, float]:
         model=model,
         hardware=options["--hardware"],
         ranks=row["ranks"],
-        train={axis: row["train"][axis] for axis in ("tp", "pp", "dp")},
+        train={axis: row["train"].get(axis, 1) for axis in ("tp", "pp", "dp", "vpp")},
         rollout={"tp": row["rollout"]["tp"]},
         prompts=int(options["--prompts"]),
         samples=int(options["--samples"]),

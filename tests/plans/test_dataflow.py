@@ -133,5 +133,6 @@ def test_what_cannot_be_run_is_named():
         {"name": "a", "hardware": "a100-sxm-80", "nodes": 2},
         {"name": "b", "hardware": "a10g"},
     ]
-    chosen = job(cluster={"groups": groups}, roles={"actor_rollout": {"group": "b", "sleep": True}})
-    assert unrunnable(chosen) == ["groups of nodes", "roles.actor_rollout.sleep"]
+    roles = {"actor_rollout": {"group": "b", "sleep": True}, "actor_train": {"cp": 2}}
+    chosen = job(cluster={"groups": groups}, roles=roles)
+    assert unrunnable(chosen) == ["groups of nodes", "roles.actor_train.cp"]

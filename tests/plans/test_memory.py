@@ -55,11 +55,15 @@ def test_a_7b_trained_on_one_gpu_holds_18_bytes_a_parameter():
     ],
 )
 def test_activations_of_a_7b_are_near_those_measured(tp, sequences, tokens, recompute, measured):
-    """Allocator readings on an H200, Megatron-core with TE, sequence parallel at tp 2."""
+    """Allocator readings on an H200, Megatron-core with TE, sequence parallel at tp 2.
+
+    Megatron's own loss, which they have, holds the logits in float32 as well.
+    """
     chosen = TrainSettings(micro_batch=sequences, recompute=recompute, sequence_parallel=tp > 1)
     wanted = on_h200(tokens // 2, tokens - tokens // 2)
     lines = learning_lines(wanted, ACTOR, ParallelLayout(tp=tp, dp=8 // tp), chosen, 0)
-    assert total(lines) == pytest.approx(measured, rel=0.25)
+    floats = 2 * sequences * tokens * model("7b").padded_vocab_size / tp
+    assert total(lines) + floats == pytest.approx(measured, rel=0.25)
 
 
 def test_a_token_of_a_7b_caches_57344_bytes():
@@ -126,7 +130,7 @@ def test_a_critic_has_no_head_worth_mentioning_and_no_logits():
     )
     assert actor - critic == 2 * spec.padded_vocab_size * spec.hidden_size
     logits = total(learning_lines(wanted, CRITIC, ParallelLayout(dp=32), ONE, 0), Kind.LOGITS)
-    assert logits == 6 * wanted.sequence_tokens
+    assert logits == 4 * wanted.sequence_tokens
 
 
 def test_a_reference_adds_weights_and_nothing_to_learn_with():

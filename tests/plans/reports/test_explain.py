@@ -31,7 +31,7 @@ def test_what_is_slower_is_told_by_how_much_and_where():
 
 
 def test_what_does_not_fit_is_told_with_what_it_needs():
-    assert "no layout fits" in why_not("nodes=1,tp=1,pp=1,dp=8,offload=false")
+    assert "no layout fits" in why_not("nodes=1,tp=1,pp=1,dp=8,offload=false,rollout.sleep=false")
 
 
 def test_the_plan_itself_is_recognised():

@@ -79,12 +79,9 @@ def test_every_feature_that_a_space_leaves_out_is_seen_in_the_plans_that_use_it(
     whole = search_workload(workload(large_job(), "7b")).best.candidate
     assert features_of(whole) == ()
     actor = whole.placement(Role.ACTOR_TRAIN)
-    longer = replace(actor, layout=replace(actor.layout, cp=2))
-    asleep = replace(
-        whole.placement(Role.ACTOR_ROLLOUT), rollout=replace(whole.rolling, sleep=True)
-    )
-    both = replace(whole, placements=(longer, asleep))
-    assert set(features_of(both)) == {Feature.CONTEXT, Feature.SLEEP}
+    longer = replace(actor, layout=replace(actor.layout, cp=2, ep=2))
+    both = replace(whole, placements=(longer, whole.placement(Role.ACTOR_ROLLOUT)))
+    assert set(features_of(both)) == {Feature.CONTEXT, Feature.EXPERT}
 
 
 def test_a_baseline_faster_by_a_setting_not_searched_becomes_the_plan():
