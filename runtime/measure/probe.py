@@ -17,7 +17,7 @@ import torch.distributed as dist
 from plans.layout import ParallelLayout
 from plans.model import ModelSpec, read_model
 from plans.placement import RolloutSettings, TrainSettings
-from plans.spec import OptimizerSpec
+from plans.optimizer import OptimizerSpec
 from runtime.batch import Request
 from runtime.context import RankContext
 from runtime.engines.hf import random_weights
