@@ -109,7 +109,8 @@ def settings_text(one: Placement) -> str:
     """What the engine of a role is told beside its layout."""
     if one.rollout:
         cache = bytes_text(one.rollout.kv_cache_bytes)
-        return f"{one.rollout.concurrency} sequences at a time, KV cache {cache}"
+        kept = ", asleep between batches" if one.rollout.sleep else ""
+        return f"{one.rollout.concurrency} sequences at a time, KV cache {cache}{kept}"
     if one.train is None:
         return ""
     offload = ", optimizer on the host" * one.train.optimizer_offload
