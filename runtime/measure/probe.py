@@ -16,8 +16,8 @@ import torch.distributed as dist
 
 from plans.layout import ParallelLayout
 from plans.model import ModelSpec, read_model
-from plans.placement import RolloutSettings, TrainSettings
 from plans.optimizer import OptimizerSpec
+from plans.placement import RolloutSettings, TrainSettings
 from runtime.batch import Request
 from runtime.context import RankContext
 from runtime.engines.hf import random_weights
