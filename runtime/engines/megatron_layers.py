@@ -38,7 +38,7 @@ def block(layer_count: int, config: TransformerConfig) -> TransformerBlockSubmod
 
     Norms are Transformer Engine's where `fused`. The linear layers are Megatron's own, so
     parameters and checkpoints are the same with and without it. Attention is torch's
-    (docs/decisions/0010-attention-is-torch-s.md).
+    (docs/decisions/0012-attention-is-torch-s.md).
     """
     norm = TENorm if fused(config) else RMSNorm
     return TransformerBlockSubmodules(
