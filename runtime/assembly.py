@@ -47,7 +47,8 @@ class Engines:
 
     `rank` is its number in the pool.
 
-    Without samples there is neither a rollout nor a switch to it; all ranks take part in it.
+    Without samples there is neither a rollout nor a switch to it. All ranks take part in one from
+    pool to pool, those of the pool in one that stays there.
     """
 
     rank: int
@@ -68,7 +69,8 @@ class Engines:
 
     def switch(self, *, verify: bool) -> dict[str, float]:
         """Bring the training weights to the rollout engine; proves them equal when asked."""
-        assert self.executor is not None, "a plan with a rollout has a switch"
+        if self.executor is None:
+            return {}
         moved = self.executor.run()
         if verify:
             self.executor.verify()
@@ -138,9 +140,15 @@ def _answering(
     seat: Seat,
     world: dist.ProcessGroup | None,
     actor: Mapping[str, Tensor],
-) -> tuple[VLLMEngine | None, Executor]:
+) -> tuple[VLLMEngine | None, Executor | None]:
     """What generates on this rank, if it does, and the switch to it from the actor's parameters."""
-    rows = _switch_rows(plan, seat.rank)
+    rank: int | None = seat.rank
+    if plan.pool(Role.ACTOR_TRAIN) == plan.pool(Role.ACTOR_ROLLOUT):
+        # The schedule counts in that pool, whose group is torch's default one.
+        rank, world = plan.place(Role.ACTOR_ROLLOUT, seat.rank), None
+    if rank is None:
+        return None, None
+    rows = _switch_rows(plan, rank)
     rollout = None
     if plan.place(Role.ACTOR_ROLLOUT, seat.rank) is not None:
         aliases = {name: actor[source] for row in rows for name, source in row.aliases}

@@ -47,6 +47,8 @@ class Groups:
                 mine = group
         if plan.split:
             c10d._update_default_pg(mine)
+            # ranks of the default group are named by their place in it
+            c10d._world.pg_group_ranks[mine] = {place: place for place in range(own.rank_count)}
 
     def close(self) -> None:
         """Leave the groups; after the engines have closed theirs."""

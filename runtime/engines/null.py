@@ -65,13 +65,15 @@ class NullEngine:
 class NullWork:
     """The phases of a plan on one rank, without engines.
 
-    In phases walked `apart` nobody waits for other pools. `scale` shortens planned seconds.
+    Peers of `rounds` count from rank `first`. In phases walked `apart` nobody waits for other
+    pools. `scale` shortens planned seconds.
     """
 
     plan: Plan
     control: Control
     rounds: tuple[Round, ...]
     engine: NullEngine
+    first: int = 0
     apart: frozenset[str] = frozenset()
     scale: float = field(default=1.0)
 
@@ -99,8 +101,8 @@ class NullWork:
         received = 0
         for one in self.rounds:
             token = [step, *one.number]
-            outgoing = {one.send.peer: token} if one.send else {}
-            sources = {one.receive.peer} if one.receive else set()
+            outgoing = {self.first + one.send.peer: token} if one.send else {}
+            sources = {self.first + one.receive.peer} if one.receive else set()
             incoming = self.control.exchange(outgoing, sources, what=f"round {one.number}")
             strange = {rank: value for rank, value in incoming.items() if value != token}
             if strange:
@@ -116,6 +118,7 @@ def null_work(plan: Plan, control: Control) -> NullWork:
         plan=plan,
         control=control,
         rounds=switch_rounds(plan, control.rank),
+        first=plan.pool(Role.ACTOR_ROLLOUT).first_rank if _stays(plan) else 0,
         engine=NullEngine(rank=control.rank, trace=control.rank),
         apart=frozenset(phase.name for one in movements(plan) if one.apart for phase in one.phases),
         scale=min(1.0, STEP_SECONDS / planned) if planned else 0.0,
@@ -126,4 +129,12 @@ def switch_rounds(plan: Plan, rank: int) -> tuple[Round, ...]:
     """The rounds in which a rank exchanges weights with its peers; none without a rollout."""
     if not plan.has(Role.ACTOR_ROLLOUT):
         return ()
-    return schedule_of(plan).row(rank).rounds
+    place = plan.place(Role.ACTOR_ROLLOUT, rank) if _stays(plan) else rank
+    return () if place is None else schedule_of(plan).row(place).rounds
+
+
+def _stays(plan: Plan) -> bool:
+    """Whether the switch is within a pool, in whose ranks its schedule counts."""
+    if not plan.has(Role.ACTOR_ROLLOUT):
+        return False
+    return plan.pool(Role.ACTOR_ROLLOUT) == plan.pool(Role.ACTOR_TRAIN)
