@@ -9,10 +9,9 @@ from launcher.cli import main
 from launcher.ledger import note
 from plans.dataflow import Role
 from plans.load import make_plan
-from plans.plan import dumps
-from runtime.checkpoint import save
+from plans.plan import FORMAT, dumps
 from runtime.control import SingleControl
-from tests.runtime.participants import MODEL, TensorEngine, tiny_plan
+from tests.runtime.participants import MODEL, TensorEngine, save, tiny_plan
 
 
 @pytest.fixture
@@ -101,9 +100,9 @@ def test_the_base_is_what_the_ranks_wrote_down(run, capsys, tmp_path):
 
 def test_a_plan_that_was_edited_or_made_by_other_code_is_refused(run, capsys):
     text = (run / "plan.json").read_text()
-    (run / "plan.json").write_text(text.replace('"format": 3', '"format": 2'))
+    (run / "plan.json").write_text(text.replace(f'"format": {FORMAT}', '"format": 2'))
     code, told = said(capsys, "tiny")
-    assert (code, "plan format 2, this rlplan reads 3" in told) == (2, True)
+    assert (code, f"plan format 2, this rlplan reads {FORMAT}" in told) == (2, True)
 
 
 def test_other_software_than_saved_a_checkpoint_is_noted(run, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 
 from launcher.cli import main
 from plans.families import FAMILIES
+from plans.plan import FORMAT
 
 MODEL = {
     "architectures": ["Qwen2ForCausalLM"],
@@ -346,7 +347,7 @@ def test_the_job_of_the_table_is_right_when_nothing_is_changed(capsys):
     ("edit", "expected"),
     [
         (lambda data: data.update(checkpoint_every=3), "the digest does not match"),
-        (lambda data: data.update(format=99), "plan format 99, this rlplan reads 3"),
+        (lambda data: data.update(format=99), f"plan format 99, this rlplan reads {FORMAT}"),
         (lambda data: data.pop("pools"), "pools: Field required"),
         (lambda data: data["job"].update(steps=0), "job.steps: Input should be greater than 0"),
         (lambda data: data.update(surprise=1), "the digest does not match"),
