@@ -84,7 +84,12 @@ class Setting:
             "data": {"train": "train.jsonl"},
             "reward": "even.py:share",
             "batch": batch,
-            "tokens": {"prompt": self.prompt_tokens, "response": self.response_tokens},
+            "tokens": {
+                "prompt": self.prompt_tokens,
+                "response": self.response_tokens,
+                # random weights go on to the limit
+                "mean_response": self.response_tokens,
+            },
             "steps": 1,
             "optimizer": {"lr": 1e-6},
             "cluster": {"hardware": self.hardware, "nodes": 1, "ranks": self.ranks},
