@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from math import inf
 
 from plans.costs.tables import Costs
@@ -151,7 +152,7 @@ class _Run:
             optimum=rest[0],
             epsilon=self.asked.epsilon,
             proof=self._proof(optimum),
-            rejections=(*illegal, *self.failed, *self._rejected()),
+            rejected=cache(lambda: (*illegal, *self.failed, *self._rejected())),
         )
 
     def _proof(self, optimum: Found) -> Proof:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import field
+
 from plans.freeze import plan_of
 from plans.legality import Rejection
 from plans.plan import Plan
@@ -71,7 +74,7 @@ class Search:
 
     `ranked` begins with the plan. It is the simplest within `epsilon` of the optimum, so that
     plans behind it may be faster by less than that; or it was taken from them for the reason in
-    `chosen`.
+    `chosen`. `rejected` looks for what fell out when it is asked.
     """
 
     workload: Workload
@@ -80,12 +83,17 @@ class Search:
     optimum: Ranked
     epsilon: float
     proof: Proof
-    rejections: tuple[Rejection, ...] = ()
+    rejected: Callable[[], tuple[Rejection, ...]] = field(default=tuple, compare=False)
     chosen: str = ""
 
     @property
     def best(self) -> Ranked:
         return self.ranked[0]
+
+    @property
+    def rejections(self) -> tuple[Rejection, ...]:
+        """The layouts that are not legal, or do not fit, each with its reason."""
+        return self.rejected()
 
     @property
     def next_best(self) -> Ranked | None:

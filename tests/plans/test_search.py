@@ -190,7 +190,7 @@ def test_a_model_that_does_not_fit_is_told_what_it_needs_and_how_many_nodes_woul
     with pytest.raises(PlanError) as caught:
         search(chosen, model("7b"), replace(H100, memory_gib=20))
     assert str(caught.value) == (
-        "no layout fits: the best (tp4 pp2 dp1, rollout tp4) needs 21.7 GiB per GPU, "
+        "no layout fits: the best (tp4 pp2 dp1, rollout tp4) needs 21.3 GiB per GPU, "
         "h100-sxm has 20; in update_actor on rank 4 no room for reserve of process, 8 GiB; "
         "most are reserve, 8 GiB; try nodes: 2"
     )
