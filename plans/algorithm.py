@@ -173,7 +173,7 @@ class AlgorithmSpec(Part):
             return value
         own = OPTIONS[name]
         if value is None:
-            lagged = option == "importance_cap" and info.data["lag"]
+            lagged = option == "importance_cap" and info.data.get("lag")
             return LAGGED_CAP if lagged and not _reused(info) else own.get(option)
         if option not in own:
             raise ValueError(f"{name} has no such option{_owners(option)}; leave it out")

@@ -100,6 +100,11 @@ WRONG_FILES = {
         "job.yaml:10: precision: expected 'fp32' or 'bf16', got 'bf61'; did you mean 'bf16'?",
         2,
     ),
+    "a lag of two steps": (
+        changed("algorithm: grpo", "algorithm: {name: grpo, lag: 2}"),
+        "job.yaml:3: algorithm.lag: expected 0 or 1, got 2",
+        2,
+    ),
     "an unknown algorithm": (
         changed("grpo", "grop"),
         "job.yaml:3: algorithm.name: expected 'ppo', 'grpo', 'drgrpo', 'rloo', 'reinforce++', "
