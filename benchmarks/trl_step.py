@@ -19,7 +19,11 @@ from plans.values import frozen
 
 @frozen
 class Asked:
-    """A batch of `prompts` x `samples` answers, `repeats` times after a step that warms up."""
+    """A batch of `prompts` x `samples` answers, `repeats` times after a step that warms up.
+
+    `recompute`: the forward pass is computed again in the backward pass (gradient checkpointing),
+    as TRL does where nothing is said.
+    """
 
     prompts: int
     samples: int
@@ -27,14 +31,15 @@ class Asked:
     learning_rate: float
     repeats: int
     threads: int
+    recompute: bool
 
 
 def seconds_of_steps(folder: Path, asked: Asked) -> dict[str, Any]:
     """{'ms', 'cpu_ms': [of each step], 'response_tokens': mean length, 'versions'}.
 
     One process with as many threads as our ranks have cores. Generation is Hugging Face's: a
-    CPU has no server for TRL to call. Nothing is computed twice (`gradient_checkpointing` off),
-    nothing saved or reported, no reference: what the same step asks of us.
+    CPU has no server for TRL to call. Nothing is saved or reported, no reference: what the same
+    step asks of us.
     """
     import torch
     import transformers
@@ -77,7 +82,7 @@ def _settings(folder: Path, asked: Asked) -> Any:
         "learning_rate": asked.learning_rate,
         "beta": 0.0,
         "temperature": 1.0,
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": asked.recompute,
         "use_cpu": True,
         "bf16": False,
         "report_to": [],

@@ -181,10 +181,11 @@ def reshard(baseline: str, buckets: Sequence[int], **given: Any) -> None:
 @setting_options
 @click.option(
     "--baseline",
-    type=click.Choice(["trl", "none"]),
+    type=click.Choice(["trl", "trl-no-recompute", "none"]),
     default="none",
     show_default=True,
-    help="TRL's GRPOTrainer before it, on the same inputs and cores (a CPU's alone).",
+    help="TRL's GRPOTrainer before it, on the same inputs and cores (a CPU's alone): as it comes, "
+    "with gradient checkpointing, or without.",
 )
 @click.option("--sleep/--no-sleep", default=None, help="Of the cache; default: as planned.")
 def step(baseline: str, **given: Any) -> None:
@@ -199,8 +200,8 @@ def step(baseline: str, **given: Any) -> None:
         return
     from launcher.beside import beside, trl_steps
 
-    theirs = trl_steps(_setting(given), given["repeats"])
-    show(beside(measured_rows("step", given), theirs), given)
+    theirs = trl_steps(_setting(given), given["repeats"], recompute=baseline == "trl")
+    show(beside(measured_rows("step", given), theirs, baseline), given)
 
 
 def measured_rows(bench: str, given: dict[str, Any], **asked: Any) -> list[dict[str, Any]]:

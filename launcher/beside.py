@@ -20,11 +20,13 @@ LEARNING_RATE = 1e-6
 SHOWN_LINES = 8
 
 
-def trl_steps(setting: Setting, repeats: int) -> dict[str, Any]:
+def trl_steps(setting: Setting, repeats: int, *, recompute: bool) -> dict[str, Any]:
     """What `benchmarks.trl_step` measured on this setting, with as many cores as our ranks.
 
     UserError where TRL is missing or did not come to the end; its last lines are in the message.
     """
+    if setting.hardware != "cpu":
+        raise UserError(f"--baseline trl runs on the processor; {setting.hardware} is none")
     with tempfile.TemporaryDirectory(prefix="rlplan-trl-") as name:
         folder = Path(name)
         write_inputs(folder, setting)
@@ -35,6 +37,7 @@ def trl_steps(setting: Setting, repeats: int) -> dict[str, Any]:
             "learning_rate": LEARNING_RATE,
             "repeats": repeats,
             "threads": setting.ranks,
+            "recompute": recompute,
         }
         write_file(folder / "trl.json", json.dumps(asked).encode())
         done = subprocess.run(
@@ -52,12 +55,12 @@ def trl_steps(setting: Setting, repeats: int) -> dict[str, Any]:
     return found
 
 
-def beside(rows: list[dict[str, Any]], theirs: dict[str, Any]) -> list[dict[str, Any]]:
+def beside(rows: list[dict[str, Any]], theirs: dict[str, Any], named: str) -> list[dict[str, Any]]:
     """Our rows, of which that of the whole step says what TRL needed, and TRL's own row."""
     *phases, step = rows
     median, cpu = (statistics.median(theirs[name]) for name in ("ms", "cpu_ms"))
     told = {
-        "baseline": "trl",
+        "baseline": named,
         "baseline_ms": round(median, 4),
         "times_faster": round(median / step["ms"], 3),
         "baseline_cpu_ms": round(cpu, 4),
@@ -65,7 +68,7 @@ def beside(rows: list[dict[str, Any]], theirs: dict[str, Any]) -> list[dict[str,
     }
     row = {name: step[name] for name in ("bench", "model", "parameters", "sequences", "command")}
     row |= {"prompt_tokens": step["prompt_tokens"], "response_tokens": step["response_tokens"]}
-    row |= {"phase": "step", "method": "trl", "ms": round(median, 4), "cpu_ms": round(cpu, 4)}
+    row |= {"phase": "step", "method": named, "ms": round(median, 4), "cpu_ms": round(cpu, 4)}
     row |= {"ms_min": min(theirs["ms"]), "ms_max": max(theirs["ms"])}
     row |= {"mean_response": theirs["response_tokens"], "versions": theirs["versions"]}
     return [*phases, step | told, row]

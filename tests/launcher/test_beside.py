@@ -16,7 +16,7 @@ def test_the_row_of_the_step_says_how_much_longer_trl_takes():
         "response_tokens": 3,
         "versions": versions,
     }
-    first, ours, other = beside([phase, step], theirs)
+    first, ours, other = beside([phase, step], theirs, "trl")
     assert first == phase
     assert (ours["ms"], ours["baseline_ms"], ours["times_faster"]) == (10.0, 30, 3.0)
     assert (ours["baseline_cpu_ms"], ours["times_less_cpu"]) == (60, 3.0)
