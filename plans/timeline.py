@@ -126,7 +126,7 @@ def _parts(whole: Workload, workload: Workload, candidate: Candidate, phase: Pha
     if phase.name == "reshard":
         trained = candidate.placement(Role.ACTOR_TRAIN)
         if trained.pool != placement.pool:
-            return apart_parts(whole, shape, layout)
+            return apart_parts(whole, shape, trained.layout, layout)
         return switch_parts(workload, moved_each_step(workload, shape, trained.layout, layout))
     assert placement.rollout is not None, "a placement has settings of one of the two engines"
     return rollout_phase_parts(workload, shape, phase, layout, placement.rollout)

@@ -140,30 +140,36 @@ def switch_parts(workload: Workload, what: Moved) -> Parts:
     return parts
 
 
-def apart_parts(workload: Workload, shape: Shape, rollout: ParallelLayout) -> Parts:
-    """The seconds of a switch to another pool, its nodes passing every piece on in a ring.
+def apart_parts(
+    workload: Workload, shape: Shape, train: ParallelLayout, rollout: ParallelLayout
+) -> Parts:
+    """The seconds of a switch to another pool: every rank of it is sent its whole shard.
 
-    Each byte of the model enters a node once, over all of its NICs, and spreads over the links.
-    With several groups of nodes the slowest counts.
+    The senders take turns, so that they are the slower side where they are fewer. Pools of one
+    node use its links, others lie on different nodes. With several groups the slowest counts.
     """
-    each = [_apart_in(group, shape, rollout) for group in workload.groups]
+    wire = "link" if workload.world_size <= workload.ranks_per_node else "nic"
+    each = [_apart_over(wire, group, shape, train, rollout) for group in workload.groups]
     return {kind: max(parts[kind] for parts in each) for kind in each[0]}
 
 
-def _apart_in(workload: Workload, shape: Shape, rollout: ParallelLayout) -> Parts:
-    machine = workload.machine
-    rates, device = machine.train_rates, machine.device
-    real = machine.element_bytes / 2
-    whole = float(workload.element_bytes * workload.model.parameter_count)
+def _apart_over(
+    wire: str, workload: Workload, shape: Shape, train: ParallelLayout, rollout: ParallelLayout
+) -> Parts:
+    rates, device = workload.machine.train_rates, workload.machine.device
+    real = workload.machine.element_bytes / 2
     shard = rollout_weight_bytes(workload, shape, rollout)
     if workload.job.lora:
-        whole, shard = adapter_bytes(workload, 1), adapter_bytes(workload, rollout.tp)
-    nics = device.nic_bytes_per_second * rates.nic_share * real * workload.ranks_per_node
-    link = device.link_bytes_per_second(workload.ranks_per_node) * rates.link_share * real
+        shard = adapter_bytes(workload, rollout.tp)
+    passed = shard * max(1.0, rollout.world_size / train.world_size)
+    if wire == "link":
+        speed = device.link_bytes_per_second(workload.ranks_per_node) * rates.link_share
+        wait = rates.ring_us
+    else:
+        speed, wait = device.nic_bytes_per_second * rates.nic_share, rates.nic_us
     return {
         "launch": workload.hardware.switch_microseconds * MICROSECOND * workload.slowdown,
-        "nic": (rates.nic_us * MICROSECOND + whole / nics) * workload.slowdown,
-        "link": (rates.ring_us * MICROSECOND + shard / link) * workload.slowdown,
+        wire: (wait * MICROSECOND + passed / (speed * real)) * workload.slowdown,
     }
 
 

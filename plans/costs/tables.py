@@ -76,7 +76,7 @@ class Costs:
         else:
             what = moved_apart(work.groups[0], shape, rollout.layout)
             shared = what.shared
-            parts = apart_parts(work, shape, rollout.layout)
+            parts = apart_parts(work, shape, train.layout, rollout.layout)
         return Switch(
             seconds=sum(parts.values()),
             staging=(what.staging, what.staging),
