@@ -47,7 +47,8 @@ def work(name, cluster, algorithm, **hardware):
     chosen = large_job(
         algorithm=algorithm,
         batch={"prompts": 1024, "samples": 1 if algorithm["name"] == "ppo" else 5},
-        tokens={"prompt": 1024, "response": 1024},
+        # that paper has every response as long as the limit
+        tokens={"prompt": 1024, "response": 1024, "mean_response": 1024},
         cluster=cluster,
         data={"train": "t.jsonl"},
     )
