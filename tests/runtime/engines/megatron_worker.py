@@ -82,6 +82,8 @@ def critic(family: str, layout: ParallelLayout, _: Path) -> dict[str, Any]:
     weights = {**world.weights_of(reference), "value_head.weight": head.detach()}
     trained = world.engine(reference, groups, kind="values", weights=weights)
     values = trained.score(shard)
+    # what stands behind the end of a sequence is padding, cut off where the others end too
+    inside = torch.arange(shard.tokens.shape[1] - 1) < shard.lengths[:, None] - 1
 
     def expected(rows: Any) -> torch.Tensor:
         return (reference.model(rows.tokens).last_hidden_state @ head.T)[:, :-1, 0]
@@ -96,7 +98,7 @@ def critic(family: str, layout: ParallelLayout, _: Path) -> dict[str, Any]:
     learned = [one for one in (*reference.model.parameters(), head) if one.grad is not None]
     untrained = world.engine(reference, groups, kind="values")
     return {
-        "values": 0.0 if values is None else world.largest(values - expected(shard)),
+        "values": 0.0 if values is None else world.largest((values - expected(shard))[inside]),
         "loss": metrics["loss"] - float(error),
         "norm": metrics["grad_norm"] / float(torch.nn.utils.clip_grad_norm_(learned, 1.0)),
         "names": [name for name, _ in trained.full_tensors()],
