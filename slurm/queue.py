@@ -76,8 +76,9 @@ def usable_nodes(partition: str) -> set[str]:
 
 
 def with_comment(comment: str) -> str:
-    """The id of the live job with this comment, '' when there is none."""
-    for line in call("squeue", "--me", "--noheader", "--format=%i|%k").splitlines():
+    """The id of the job with this comment, which may have ended meanwhile; '' without one."""
+    command = ("squeue", "--me", "--noheader", "--states=all", "--format=%i|%k")
+    for line in call(*command).splitlines():
         job_id, _, said = line.partition("|")
         if said.strip() == comment:
             return job_id.strip()
