@@ -106,6 +106,7 @@ def test_a_replay_equals_the_run_bit_for_bit_with_the_weights_it_left(home):
     assert [one["role"] for one in found["weights"]] == ["actor_train"]
 
 
+@pytest.mark.long
 def test_a_replay_on_another_layout_is_off_by_less_than_a_hundred_thousandth(home):
     done = rlplan(home, "replay", "small", "--fix", "ranks=1,tp=1", "--json")
     assert done.returncode == 1, done.stderr

@@ -12,16 +12,17 @@ from tests.runs import metrics, rlplan, run, write_job, write_reward_model
 pytestmark = [pytest.mark.engines, pytest.mark.slow]
 
 # (ranks, train tp, pp, dp, rollout tp, KV heads of the model)
-# One of each kind: shared, gathered, other stages, replicas, stages and shards, strided groups.
+# One of each kind: gathered, other stages, stages and shards, strided groups.
 OFTEN = [
-    (2, 2, 1, 1, 2, 2),
     (2, 2, 1, 1, 1, 2),
     (2, 1, 2, 1, 2, 2),
-    (2, 1, 1, 2, 1, 2),
     (4, 2, 2, 1, 1, 2),
     (4, 4, 1, 1, 2, 4),
 ]
+# Shared weights and replicas are those of the runs of all algorithms.
 SELDOM = [
+    (2, 2, 1, 1, 2, 2),
+    (2, 1, 1, 2, 1, 2),
     (2, 1, 2, 1, 1, 2),
     (2, 1, 1, 2, 2, 2),
     (4, 2, 2, 1, 2, 2),
@@ -118,7 +119,7 @@ def test_ppo_with_critic_and_reference_is_the_same_on_one_and_on_four_ranks(tmp_
     assert seen[0][0]["actor/kl"] < seen[0][-1]["actor/kl"]
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_a_reward_model_gives_the_scores_that_hugging_face_computes(ranks, tmp_path):
     from transformers import Qwen2ForSequenceClassification
 
