@@ -135,7 +135,7 @@ def test_the_commands_of_bench_and_their_options():
     }
     assert found == {
         "validate": {"table", "--level", "--calibration", "--json"},
-        "micro": {*setting, "--calibration"},
+        "micro": {*setting, "--calibration", "--engines"},
         "train": setting,
         "rollout": {*setting, "--bare"},
         "reshard": {*setting, "--baseline", "--bucket-mib"},
