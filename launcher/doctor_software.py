@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from launcher.asked import ask, last_line
 from launcher.mpi import find_mpirun
 from plans.record import ExitCode
 from plans.source import UserError
@@ -20,6 +19,7 @@ from runtime.accelerators import ABSENT, APEX, USES, accelerators, foreign_apex
 from runtime.environment import without_launchers
 from runtime.loading import explain
 from runtime.preflight import Finding
+from slurm.program import answer_of, last_line
 
 PATIENCE_SECONDS = 180.0
 WORLD_RANKS = 2
@@ -160,7 +160,7 @@ def _python(program: str, environment: Mapping[str, str]) -> tuple[int, str]:
 def _run(command: list[str], environment: Mapping[str, str]) -> tuple[int, str]:
     """Exit code and what a program prints; 124 when it takes too long."""
     try:
-        answer = ask(command, environment, seconds=PATIENCE_SECONDS)
+        answer = answer_of(command, environment, seconds=PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
         return 124, f"no answer in {PATIENCE_SECONDS:g} s"
     return answer.code, answer.text

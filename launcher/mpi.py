@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from launcher.asked import ask, last_line
 from plans.source import UserError
 from plans.values import frozen
 from runtime.environment import executable, without_launchers
+from slurm.program import answer_of, last_line
 
 Family = Literal["MPICH", "Open MPI", "Intel MPI"]
 REMEDY = "install one beside this Python: pip install mpich"
@@ -114,6 +114,6 @@ def check_library(mpirun: Mpirun, loaded: str) -> None:
 
 def _said(command: Sequence[str], environment: Mapping[str, str]) -> str:
     try:
-        return ask(command, environment, seconds=PROBE_SECONDS).text
+        return answer_of(command, environment, seconds=PROBE_SECONDS).text
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"{command[0]} does not run: {error}; {REMEDY}") from error

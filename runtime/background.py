@@ -45,5 +45,5 @@ class Job(Generic[Result]):
     def _do(self) -> None:
         try:
             self._result.append(self._work())
-        except BaseException as error:
+        except BaseException as error:  # torch's CheckpointException is no Exception; raised again
             self._error = error

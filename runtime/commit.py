@@ -141,7 +141,7 @@ class Commit:
         """Tells what fails because another rank removed the folder as the loss of that rank."""
         try:
             yield
-        except BaseException as error:
+        except BaseException as error:  # torch's CheckpointException is no Exception; raised again
             if not self.temporary.exists():
                 raise PeerLost(self.what, self.seconds) from error
             raise

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from plans.source import UserError
+from slurm.program import Answer, answer_of
 
 # How Slurm's programs say that the controller did not answer; the request may have arrived.
 BUSY = (
@@ -47,13 +48,13 @@ class Unreachable(UserError):
 
 def call(*command: str) -> str:
     """What a program prints on stdout; Refused or Unreachable with what it says otherwise."""
-    return _run(command).stdout
+    return _run(command).text
 
 
 def call_both(*command: str) -> str:
     """What a program prints on both streams: `sbatch --test-only` answers on stderr."""
-    done = _run(command)
-    return done.stdout + done.stderr
+    answer = _run(command)
+    return answer.text + answer.errors
 
 
 def patiently(
@@ -94,29 +95,21 @@ def without_inherited(environment: Mapping[str, str], kept: frozenset[str] = SIT
     return ["env", *(word for name in sorted(names) for word in ("-u", name))]
 
 
-def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _run(command: Sequence[str]) -> Answer:
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=CALL_SECONDS,
-            check=False,
-        )
+        answer = answer_of(command, seconds=CALL_SECONDS, apart=True)
     except FileNotFoundError:
         text = f"{command[0]} is not here; this command wants a machine of a Slurm cluster"
         raise Absent(text) from None
     except subprocess.TimeoutExpired:
         raise Unreachable(f"{command[0]} has not answered for {CALL_SECONDS:g} s") from None
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip()
+    if answer.code:
+        said = (answer.errors or answer.text).strip()
         if NO_CONFIGURATION in said:
             raise Absent(f"{command[0]} finds no Slurm cluster; SLURM_CONF names its slurm.conf")
         kind = Unreachable if is_busy(said) else Refused
-        raise kind(said or f"{command[0]} ended with code {done.returncode}")
-    return done
+        raise kind(said or f"{command[0]} ended with code {answer.code}")
+    return answer
 
 
 def is_busy(text: str) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from plans.source import UserError
 from plans.values import frozen
+from slurm.program import answer_of, last_line
 from slurm.site import Account, MPISpec, NodeType, Partition, Quality, SiteSpec
 
 PATIENCE_SECONDS = 30.0
@@ -97,26 +98,17 @@ def read_answers(answers: Answers) -> SiteSpec:
 
 def _output(*command: str) -> str:
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=PATIENCE_SECONDS,
-            check=False,
-        )
+        answer = answer_of(command, seconds=PATIENCE_SECONDS)
     except FileNotFoundError:
         text = f"no {command[0]} here; run this on a login node of the cluster"
         raise UserError(text) from None
     except subprocess.TimeoutExpired:
         text = f"{command[0]} did not answer in {PATIENCE_SECONDS:g} s; the controller may be busy"
         raise UserError(f"{text}, try again") from None
-    if done.returncode:
-        said = done.stdout.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UserError(f"{' '.join(command)}: {said[-1]}")
-    return done.stdout
+    if answer.code:
+        said = last_line(answer.text) if answer.text.strip() else f"exit code {answer.code}"
+        raise UserError(f"{' '.join(command)}: {said}")
+    return answer.text
 
 
 def _node_types(text: str) -> Mapping[str, tuple[NodeType, ...]]:
